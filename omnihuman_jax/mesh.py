@@ -1,0 +1,97 @@
+"""The only place that knows the device mesh: four axes, and the one table from logical axes to them.
+
+Model code names logical axes ("batch tokens width"); a new topology is a new table, never a new
+model (STYLE 5.10).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from omnihuman_jax.errors import InputError
+
+AXES = ("data", "fsdp", "context", "tensor")
+
+# Logical axis -> mesh axes it is split over. Activations: batch, tokens, width, heads, mlp.
+# Parameters: embed (the model width of a weight), heads, mlp, vocab. "_" is never split.
+LOGICAL: Mapping[str, tuple[str, ...]] = {
+    "batch": ("data", "fsdp"),
+    "tokens": ("context",),
+    "width": (),
+    "heads": ("tensor",),
+    "mlp": ("tensor",),
+    "embed": ("fsdp",),
+    "vocab": ("tensor",),
+    "channels": (),
+    "_": (),
+}
+
+
+def make_mesh(
+    *,
+    data: int = 1,
+    fsdp: int = -1,
+    context: int = 1,
+    tensor: int = 1,
+    devices: Sequence[Any] | None = None,
+) -> Mesh:
+    """A mesh over `devices` (default: all). One size may be -1: it takes what the others leave.
+
+    Raises:
+        InputError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [data, fsdp, context, tensor]
+    if sizes.count(-1) == 1:
+        known = -math.prod(sizes)
+        sizes[sizes.index(-1)] = len(devices) // known if known else 0
+    if math.prod(sizes) != len(devices) or min(sizes) < 1:
+        asked = f"{data=}, {fsdp=}, {context=}, {tensor=}"
+        raise InputError(
+            f"A mesh of {asked} does not use {len(devices)} devices exactly; "
+            "choose sizes whose product is that number, at most one of them -1."
+        )
+    return Mesh(np.asarray(devices).reshape(sizes), AXES)
+
+
+def partition(axes: str | Sequence[str], shape: Sequence[int], mesh: Any) -> PartitionSpec:
+    """Where an array of `shape` with logical `axes` lies on `mesh`.
+
+    An axis that does not divide is kept whole; a stacked layer axis in front of `axes` is never split.
+    """
+    names = axes.split() if isinstance(axes, str) else list(axes)
+    names = ["_"] * (len(shape) - len(names)) + names
+    spec: list[tuple[str, ...] | None] = []
+    used: set[str] = set()
+    for name, size in zip(names, shape, strict=True):
+        over = tuple(axis for axis in LOGICAL[name] if axis in mesh.shape and axis not in used)
+        ways = math.prod(mesh.shape[axis] for axis in over)
+        if ways > 1 and size % ways == 0:
+            used.update(over)
+            spec.append(over)
+        else:
+            spec.append(None)
+    return PartitionSpec(*spec)
+
+
+def constrain(x: jax.Array, axes: str) -> jax.Array:
+    """Ask the compiler to lay `x` out by its logical `axes`; without a mesh (`jax.set_mesh`), nothing."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, partition(axes, x.shape, mesh))
+
+
+def shardings(state: nnx.State, mesh: Mesh) -> nnx.State:
+    """The sharding of every parameter of `state` (abstract or real), from the axes it was made with."""
+
+    def one(variable: Any) -> Any:
+        axes = variable.get_metadata().get("axes") or ()
+        return variable.replace(NamedSharding(mesh, partition(axes, variable.shape, mesh)))
+
+    return jax.tree.map(one, state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))

@@ -1,0 +1,125 @@
+"""How every network is made: numeric precision, logical axes of parameters, stacked layers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+Remat = Literal["none", "full", "dots"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The two dtypes that are configured; what must be float32 is float32 wherever it stands."""
+
+    params: DTypeLike = jnp.float32  # what is stored, and what the optimizer updates
+    compute: DTypeLike = jnp.bfloat16  # matmuls and convolutions
+
+
+FLOAT32 = Precision(jnp.float32, jnp.float32)
+
+
+def param(
+    shape: tuple[int, ...],
+    axes: str,
+    precision: Precision,
+    rngs: nnx.Rngs,
+    init: Callable[..., jax.Array] = nnx.initializers.zeros_init(),
+) -> nnx.Param:
+    """A parameter with a logical name for each axis (the table is in mesh.py)."""
+    return nnx.Param(init(rngs.params(), shape, precision.params), axes=tuple(axes.split()))
+
+
+def linear(
+    inputs: int,
+    outputs: int,
+    axes: str,
+    precision: Precision,
+    rngs: nnx.Rngs,
+    *,
+    bias: bool = True,
+    init: Callable[..., jax.Array] | None = None,
+) -> nnx.Linear:
+    """A linear layer; `axes` names its two axes, "embed heads" for instance. `init` is the kernel's."""
+    source, target = axes.split()
+    return nnx.Linear(
+        inputs,
+        outputs,
+        use_bias=bias,
+        dtype=precision.compute,
+        param_dtype=precision.params,
+        kernel_init=nnx.with_metadata(
+            init or nnx.initializers.xavier_uniform(), axes=(source, target)
+        ),
+        bias_init=nnx.with_metadata(nnx.initializers.zeros_init(), axes=(target,)),
+        rngs=rngs,
+    )
+
+
+def stack(make: Callable[[nnx.Rngs], Any], layers: int, rngs: nnx.Rngs) -> Any:
+    """`layers` modules in one: each parameter gains a leading axis, the layer number. Use with `scan`."""
+
+    @nnx.split_rngs(splits=layers)
+    @nnx.vmap(in_axes=(0,), out_axes=0, transform_metadata={nnx.PARTITION_NAME: None})
+    def create(one: nnx.Rngs) -> Any:
+        return make(one)
+
+    return create(rngs)
+
+
+def scan(
+    layers: Any,
+    apply: Callable[..., tuple[Any, Any]],
+    carry: Any,
+    *inputs: Any,
+    remat: Remat = "none",
+) -> tuple[Any, Any]:
+    """Run stacked layers one after another: `carry, output = apply(layer, carry, *inputs_of_layer)`.
+
+    `inputs` are pytrees whose leaves have a leading layer axis. Compiled once for all layers.
+    `remat` says what the backward pass recomputes: nothing, everything, or all but matmul results.
+    Returns the last carry and the outputs, stacked on a leading layer axis.
+    """
+    graph, params = nnx.split(layers)
+
+    def body(carry: Any, given: tuple[Any, ...]) -> tuple[Any, Any]:
+        return apply(nnx.merge(graph, given[0]), carry, *given[1:])
+
+    if remat != "none":
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+        body = jax.checkpoint(body, prevent_cse=False, policy=policy)
+    return jax.lax.scan(body, carry, (params, *inputs))
+
+
+def flat(state: Any) -> dict[str, Any]:
+    """Parameters by path, "/" between modules: `blocks/self_attn/q/kernel`. Accepts a module too."""
+    if isinstance(state, nnx.Module):
+        state = nnx.state(state, nnx.Param)
+    return {"/".join(map(str, path)): leaf[...] if _concrete(leaf) else leaf.get_value()
+            for path, leaf in nnx.to_flat_state(state)}
+
+
+def _concrete(leaf: Any) -> bool:
+    return isinstance(leaf.get_value(), jax.Array)
+
+
+def with_params(module: Any, params: dict[str, Any]) -> Any:
+    """The same (often abstract) module with every parameter taken from `params`, by path.
+
+    Raises:
+        KeyError: a parameter is missing or left over. ValueError: a shape differs.
+    """
+    graph, state = nnx.split(module, nnx.Param)
+    have = {"/".join(map(str, path)): (path, leaf) for path, leaf in nnx.to_flat_state(state)}
+    if odd := sorted(have.keys() ^ params.keys()):
+        raise KeyError(f"Parameters missing or left over: {', '.join(odd[:6])} ({len(odd)} in all).")
+    leaves = []
+    for name, (path, leaf) in have.items():
+        if params[name].shape != leaf.shape:
+            raise ValueError(f"{name} has shape {params[name].shape}, the network needs {leaf.shape}.")
+        leaves.append((path, leaf.replace(params[name])))
+    return nnx.merge(graph, nnx.from_flat_state(leaves))
