@@ -1,1 +1,1 @@
-"""."""
+"""The mathematics of training and sampling, on functions: it knows no network."""
