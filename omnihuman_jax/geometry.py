@@ -91,5 +91,7 @@ def nearest_size(height: int, width: int, area: int) -> tuple[int, int]:
             key = (round(change, 4), -rows * c, rows, c)
             best = key if best is None or key < best else best
     if best is None:
-        raise InputError(f"No grid of 16x16 cells has {area} pixels or fewer; use at least {CELL**2}.")
+        raise InputError(
+            f"No grid of 16x16 cells has {area} pixels or fewer; use at least {CELL**2}."
+        )
     return best[2] * CELL, best[3] * CELL

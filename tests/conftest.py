@@ -1,6 +1,12 @@
-"""Strict JAX for every test: CPU, eight devices, no silent broadcasting between ranks."""
+"""Strict JAX for every test: CPU, eight devices, no silent broadcasting, shapes and types checked."""
 
 import jax
+from jaxtyping import install_import_hook
+
+import tests.typecheck
+
+# Any call of the package with a wrong shape or type fails (STYLE 5.2). Before it is first imported.
+install_import_hook("omnihuman_jax", f"{tests.typecheck.__name__}.check")
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)

@@ -1,13 +1,19 @@
 """How every network is made: numeric precision, logical axes of parameters, stacked layers."""
 
+import math
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
+
+from omnihuman_jax.mesh import shardings
 
 Remat = Literal["none", "full", "dots"]
 
@@ -60,6 +66,37 @@ def linear(
     )
 
 
+def create(make: Callable[[nnx.Rngs], Any], seed: int = 0, mesh: Mesh | None = None) -> Any:
+    """The network that `make` builds, initialised in one compiled program, already sharded on `mesh`."""
+    abstract = nnx.eval_shape(lambda: make(nnx.Rngs(seed)))
+    graph, state = nnx.split(abstract)
+    out = None if mesh is None else shardings(state, mesh)
+    return nnx.merge(
+        graph, jax.jit(lambda: nnx.split(make(nnx.Rngs(seed)))[1], out_shardings=out)()
+    )
+
+
+def arbitrary(make: Callable[[nnx.Rngs], Any], seed: int = 0) -> Any:
+    """The network that `make` builds with arbitrary weights, the same on every machine, at once.
+
+    For an untrained model that only has to run, and for tests: `create` compiles a random generator
+    for each parameter, which takes longer than a small network's whole work. Matrices are normal over
+    the root of their inputs, and nothing is zero; norms scale by about one.
+    """
+    abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+    params = {}
+    for path, leaf in flat(abstract).items():
+        random = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(path.encode())]))
+        value = random.standard_normal(leaf.shape, np.float32)
+        name = path.rsplit("/", 1)[-1]
+        if name in ("kernel", "embedding") or "embedding" in name:
+            value *= math.prod(leaf.shape[-2:-1]) ** -0.5
+        else:
+            value = 0.05 * value + (name in ("scale", "weight", "gamma"))
+        params[path] = jnp.asarray(value, leaf.dtype)
+    return with_params(abstract, params)
+
+
 def stack(make: Callable[[nnx.Rngs], Any], layers: int, rngs: nnx.Rngs) -> Any:
     """`layers` modules in one: each parameter gains a leading axis, the layer number. Use with `scan`."""
 
@@ -90,7 +127,9 @@ def scan(
         return apply(nnx.merge(graph, given[0]), carry, *given[1:])
 
     if remat != "none":
-        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+        policy = (
+            jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+        )
         body = jax.checkpoint(body, prevent_cse=False, policy=policy)
     return jax.lax.scan(body, carry, (params, *inputs))
 
@@ -99,8 +138,10 @@ def flat(state: Any) -> dict[str, Any]:
     """Parameters by path, "/" between modules: `blocks/self_attn/q/kernel`. Accepts a module too."""
     if isinstance(state, nnx.Module):
         state = nnx.state(state, nnx.Param)
-    return {"/".join(map(str, path)): leaf[...] if _concrete(leaf) else leaf.get_value()
-            for path, leaf in nnx.to_flat_state(state)}
+    return {
+        "/".join(map(str, path)): leaf[...] if _concrete(leaf) else leaf.get_value()
+        for path, leaf in nnx.to_flat_state(state)
+    }
 
 
 def _concrete(leaf: Any) -> bool:
@@ -116,10 +157,14 @@ def with_params(module: Any, params: dict[str, Any]) -> Any:
     graph, state = nnx.split(module, nnx.Param)
     have = {"/".join(map(str, path)): (path, leaf) for path, leaf in nnx.to_flat_state(state)}
     if odd := sorted(have.keys() ^ params.keys()):
-        raise KeyError(f"Parameters missing or left over: {', '.join(odd[:6])} ({len(odd)} in all).")
+        raise KeyError(
+            f"Parameters missing or left over: {', '.join(odd[:6])} ({len(odd)} in all)."
+        )
     leaves = []
     for name, (path, leaf) in have.items():
         if params[name].shape != leaf.shape:
-            raise ValueError(f"{name} has shape {params[name].shape}, the network needs {leaf.shape}.")
+            raise ValueError(
+                f"{name} has shape {params[name].shape}, the network needs {leaf.shape}."
+            )
         leaves.append((path, leaf.replace(params[name])))
     return nnx.merge(graph, nnx.from_flat_state(leaves))

@@ -1,0 +1,359 @@
+"""A model on disk: the only file that knows how a model directory is laid out (DESIGN 6.2).
+
+`model.json` beside one folder a network: `dit/ vae/ text_encoder/ audio_encoder/`, and `tokenizer/`.
+Weights are an Orbax checkpoint, or one `weights.safetensors` for a small model that is shipped.
+`model.json` is written last, so a folder without it is not a model directory.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, SingleDeviceSharding
+
+from omnihuman_jax import mesh as meshes
+from omnihuman_jax import orbax_layout, storage, torch_files
+from omnihuman_jax.errors import InputError
+from omnihuman_jax.models import manifest as manifests
+from omnihuman_jax.models import umt5
+from omnihuman_jax.models.building import FLOAT32, Precision, flat, with_params
+from omnihuman_jax.models.manifest import KINDS, SAMPLING, Manifest, Weights
+from omnihuman_jax.orbax_layout import stored_paths
+
+TOKENIZER = "tokenizer"
+SAFETENSORS = "weights.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyArray:
+    """A parameter on disk: `array[3]` or `array[3, :, 5:9]` reads that part (and its chunks)."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[Any], np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return self.read(index)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelDirectory:
+    """A model directory that was found whole."""
+
+    path: str
+    manifest: Manifest
+
+    def config(self, name: str) -> Any:
+        """The config of a network. Raises InputError if the model has no such network."""
+        if name not in self.manifest.configs:
+            have = ", ".join(self.manifest.configs) or "none"
+            raise InputError(f"{self.path} has no {name}; its networks are {have}.")
+        return self.manifest.configs[name]
+
+    def load(
+        self,
+        name: str,
+        precision: Precision,
+        mesh: Mesh | None = None,
+        *,
+        config: Any = None,
+        seed: int = 0,
+    ) -> Any:
+        """A network with its weights, each device reading its own part of them.
+
+        Args:
+            name: "dit", "vae", "text_encoder" or "audio_encoder".
+            precision: weights are cast to `precision.params` while they are read.
+            mesh: where they lie, by the table in mesh.py; None for the first device.
+            config: another config whose network has all parameters of the stored one and more (the
+                omni-conditions, say); the others start as they do in a new network of this seed.
+
+        Raises:
+            InputError: no such network, or its weights are damaged or of other shapes.
+        """
+        stored_config = self.config(name)
+        make = functools.partial(
+            _make, KINDS[name].network, config or stored_config, precision, seed
+        )
+        abstract = nnx.eval_shape(make)
+        targets = _targets(abstract, mesh)
+        folder = storage.join(self.path, name)
+        safetensors = self.manifest.weights[name] == "safetensors"
+        found = set(_stored_safetensors(folder) if safetensors else stored_paths(folder))
+        strangers = found - targets.keys()
+        missing = targets.keys() - found
+        if strangers or (missing and config is None):
+            odd = ", ".join(sorted(strangers or missing)[:4])
+            raise InputError(
+                f"The weights in {folder} and the network differ in "
+                f"{len(strangers or missing)} parameters ({odd}); convert or save the model again."
+            )
+        read = _read_safetensors if safetensors else _read_orbax
+        try:
+            params = read(folder, {path: targets[path] for path in found})
+        except ValueError as why:
+            line = str(why).partition("\n")[0]  # Orbax tells much more
+            raise InputError(f"The weights in {folder} do not fit: {line}") from why
+        return with_params(abstract, params | _initial(make, {p: targets[p] for p in missing}))
+
+    def arrays(self, name: str) -> dict[str, "LazyArray"]:
+        """The parameters of a network by path, read when indexed."""
+        self.config(name)
+        folder = storage.join(self.path, name)
+        if self.manifest.weights[name] == "safetensors":
+            return {
+                path: LazyArray(tensor.shape, tensor.dtype, functools.partial(_index, tensor))
+                for path, tensor in _safetensors(folder).tensors.items()
+            }
+        return {
+            path: LazyArray(array.shape, array.dtype.numpy_dtype, functools.partial(_read, array))
+            for path, array in orbax_layout.open_arrays(folder).items()
+        }
+
+    def tokenizer(self) -> Any:
+        """The tokenizer of the text encoder. Raises InputError if the model has none."""
+        kind = self.manifest.tokenizer
+        if kind is None:
+            raise InputError(
+                f"{self.path} has no tokenizer; convert it again with google/umt5-xxl/."
+            )
+        if kind == umt5.BYTES:
+            return umt5.Tokenizer(umt5.BYTES)
+        folder = storage.join(self.path, TOKENIZER)
+        if not storage.is_remote(folder):
+            return umt5.Tokenizer(folder)
+        with tempfile.TemporaryDirectory() as local:
+            copy_folder(folder, local)
+            return umt5.Tokenizer(local)
+
+
+def open_directory(path: str) -> ModelDirectory:
+    """The model directory at `path`, local or gs://; its weights are not read yet.
+
+    Raises:
+        InputError: it is not a model directory, or not a whole one.
+    """
+    manifest_path = storage.join(path, manifests.FILE)
+    if not storage.is_file(manifest_path):
+        raise InputError(
+            f"{path} is not a model directory (no {manifests.FILE}); make one with "
+            "`omnihuman convert SOURCE DESTINATION`, or finish the conversion that was interrupted."
+        )
+    manifest = Manifest.decode(storage.read_bytes(manifest_path), manifest_path)
+    wanted = [
+        f"{name}/{'_METADATA' if weights == 'orbax' else SAFETENSORS}"
+        for name, weights in manifest.weights.items()
+    ]
+    if missing := [name for name in wanted if not storage.is_file(storage.join(path, name))]:
+        raise InputError(f"{path} is not whole: {', '.join(missing)} is missing. Copy it again.")
+    return ModelDirectory(path, manifest)
+
+
+def save(
+    path: str,
+    networks: Mapping[str, Any],
+    *,
+    weights: Weights = "orbax",
+    tokenizer: str | None = None,
+    tokenizer_folder: str | None = None,
+    sampling: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> ModelDirectory:
+    """Write networks that are in memory as a model directory; on a pod every process calls it.
+
+    Args:
+        networks: by name; each has its `config`.
+        weights: "safetensors" for a small model on one process, to be shipped as a few files.
+        tokenizer: "umt5" (then `tokenizer_folder` has its files), "byt5", or None.
+        overwrite: replace a model directory that is already there.
+
+    Raises:
+        InputError: `path` is taken.
+    """
+    draft = start(path, overwrite=overwrite)
+    for name, network in networks.items():
+        folder = storage.join(draft, name)
+        if weights == "orbax":
+            with ocp.StandardCheckpointer() as checkpointer:
+                target = folder if storage.is_remote(folder) else str(Path(folder).absolute())
+                checkpointer.save(target, _nested(flat(network)), force=True)
+        else:
+            values = {key: np.asarray(value) for key, value in flat(network).items()}
+            torch_files.write_safetensors(
+                storage.join(folder, SAFETENSORS),
+                {key: (value.shape, value.dtype) for key, value in values.items()},
+                functools.partial(_whole, values),
+            )
+    manifest = Manifest(
+        configs={name: network.config for name, network in networks.items()},
+        weights=dict.fromkeys(networks, weights),
+        tokenizer=tokenizer,
+        sampling=dict(SAMPLING) | dict(sampling or {}),
+        provenance=provenance or {},
+    )
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("model directory written")
+    if jax.process_index() == 0:
+        if tokenizer_folder:
+            copy_folder(tokenizer_folder, storage.join(draft, TOKENIZER))
+        finish(draft, path, manifest)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("model directory finished")
+    return ModelDirectory(path, manifest)
+
+
+def start(path: str, *, overwrite: bool) -> str:
+    """Where to write a model directory that `finish` will put at `path`.
+
+    Raises:
+        InputError: `path` is a model directory (and not to be replaced) or anything else but new.
+    """
+    if storage.is_file(storage.join(path, manifests.FILE)):
+        if not overwrite:
+            raise InputError(f"{path} is already a model directory; give another, or --overwrite.")
+    elif not storage.is_remote(path) and (storage.is_file(path) or storage.files(path)):
+        raise InputError(f"{path} exists and is not a model directory; give a new folder.")
+    # Cloud storage cannot rename a folder; there the missing model.json says that it is not whole.
+    return path.rstrip("/") if storage.is_remote(path) else path.rstrip("/") + ".partial"
+
+
+def finish(draft: str, path: str, manifest: Manifest) -> None:
+    """Make what was written at `draft` the model directory at `path`."""
+    storage.write_bytes(storage.join(draft, manifests.FILE), manifest.encode())
+    if not storage.is_remote(path):
+        storage.replace_folder(draft, path)
+
+
+@functools.cache
+def param_shapes(name: str, config: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter that the network `name` of this config has, by path."""
+    abstract = nnx.eval_shape(functools.partial(_make, KINDS[name].network, config, FLOAT32, 0))
+    return {path: tuple(leaf.shape) for path, leaf in flat(abstract).items()}
+
+
+def initial_params(name: str, config: Any, but: Collection[str]) -> dict[str, np.ndarray]:
+    """The parameters of a new network, in float32, `but` for these paths."""
+    if param_shapes(name, config).keys() <= set(but):
+        return {}
+    make = functools.partial(_make, KINDS[name].network, config, FLOAT32, 0)
+    targets = _targets(nnx.eval_shape(make), None)
+    wanted = {path: target for path, target in targets.items() if path not in but}
+    return {path: np.asarray(value) for path, value in _initial(make, wanted).items()}
+
+
+def copy_folder(source: str, destination: str) -> None:
+    """Copy small files, such as those of a tokenizer."""
+    for name in storage.files(source):
+        data = storage.read_bytes(storage.join(source, name))
+        storage.write_bytes(storage.join(destination, name), data)
+
+
+def _make(network: Any, config: Any, precision: Precision, seed: int) -> Any:
+    return network(config, precision, rngs=nnx.Rngs(seed))
+
+
+def _targets(abstract: Any, mesh: Mesh | None) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape, dtype and sharding of every parameter, by path."""
+    shapes = flat(nnx.state(abstract, nnx.Param))
+    if mesh is None:
+        where: dict[str, Any] = dict.fromkeys(shapes, SingleDeviceSharding(jax.local_devices()[0]))
+    else:
+        where = flat(meshes.shardings(nnx.state(abstract, nnx.Param), mesh))
+    return {
+        path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where[path])
+        for path, leaf in shapes.items()
+    }
+
+
+def _index(tensor: torch_files.Tensor, index: Any) -> np.ndarray:
+    return tensor.read()[index]
+
+
+def _read(array: Any, index: Any) -> np.ndarray:
+    return np.asarray(array[index].read().result())
+
+
+def _whole(values: Mapping[str, np.ndarray], name: str) -> list[np.ndarray]:
+    return [values[name]]
+
+
+def _nested(params: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, value in params.items():
+        *above, name = path.split("/")
+        node = tree
+        for key in above:
+            node = node.setdefault(key, {})
+        node[name] = value
+    return tree
+
+
+def _read_orbax(folder: str, targets: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+    # No more in flight than the largest parameter takes in float32, else all are read at once and
+    # wait, uncast, beside the network. (Orbax refuses an array that is not below the limit.)
+    largest = max((4 * math.prod(target.shape) for target in targets.values()), default=0)
+    limit = 1 + int(1.1 * largest / 1e9)
+    with ocp.StandardCheckpointer(restore_concurrent_gb=limit) as checkpointer:
+        source = folder if storage.is_remote(folder) else str(Path(folder).absolute())
+        tree = checkpointer.restore(source, _nested(targets))
+    found: dict[str, jax.Array] = {}
+    for path in targets:
+        node = tree
+        for key in path.split("/"):
+            node = node[key]
+        found[path] = node
+    return found
+
+
+def _safetensors(folder: str) -> torch_files.Checkpoint:
+    path = storage.join(folder, SAFETENSORS)
+    return torch_files.open_checkpoint(path, (path,))
+
+
+def _stored_safetensors(folder: str) -> list[str]:
+    with contextlib.closing(_safetensors(folder)) as checkpoint:
+        return list(checkpoint.tensors)
+
+
+def _read_safetensors(
+    folder: str, targets: Mapping[str, jax.ShapeDtypeStruct]
+) -> dict[str, jax.Array]:
+    found: dict[str, jax.Array] = {}
+    with contextlib.closing(_safetensors(folder)) as checkpoint:
+        for path, target in targets.items():
+            value = checkpoint.tensors[path].read()
+            if value.shape != target.shape:
+                raise ValueError(f"{path} is {value.shape}, the network needs {target.shape}.")
+            found[path] = jax.device_put(value.astype(target.dtype), target.sharding)
+    return found
+
+
+def _initial(make: Any, targets: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+    """These parameters as a new network has them; the compiler leaves out the work for all others."""
+    if not targets:
+        return {}
+
+    def chosen() -> dict[str, jax.Array]:
+        state = flat(make())
+        return {path: state[path] for path in targets}
+
+    where = {path: target.sharding for path, target in targets.items()}
+    return jax.jit(chosen, out_shardings=where)()

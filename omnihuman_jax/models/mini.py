@@ -1,0 +1,74 @@
+"""The built-in small model: the sizes of its networks, and its weights while none are trained."""
+
+from typing import Any
+
+from jax.sharding import Mesh
+
+from omnihuman_jax.models.building import Precision, arbitrary
+from omnihuman_jax.models.conditioner import AudioConfig, PoseConfig
+from omnihuman_jax.models.directory import ModelDirectory, open_directory
+from omnihuman_jax.models.dit import DiTConfig
+from omnihuman_jax.models.manifest import KINDS, Manifest
+from omnihuman_jax.models.umt5 import BYTES, UMT5Config
+from omnihuman_jax.models.vae import VAEConfig
+from omnihuman_jax.models.wav2vec2 import Wav2Vec2Config
+
+NAME = "mini"
+TEXT_LENGTH = 128  # bytes of a caption, padding included
+
+# Every network has the shape of the released one; only the numbers are smaller.
+CONFIGS = {
+    "dit": DiTConfig(
+        width=192,
+        mlp=768,
+        heads=3,
+        layers=8,
+        text_width=128,
+        text_length=TEXT_LENGTH,
+        audio=AudioConfig(width=96, layers=5, window=5, hidden=256),
+        pose=PoseConfig(joints=17, hidden=32, channels=4),
+    ),
+    "vae": VAEConfig(dim=16),
+    "text_encoder": UMT5Config(vocab=384, width=128, mlp=256, heads=4, head_width=32, layers=4),
+    "audio_encoder": Wav2Vec2Config(
+        width=96, layers=4, heads=4, mlp=192, channels=64, position_kernel=32, position_groups=8
+    ),
+}
+SAMPLING = {"steps": 6, "shift": 3.0, "guidance": 3.0, "fps": 25, "frames": 49, "area": 192 * 192}
+
+
+class Untrained(ModelDirectory):
+    """The built-in model before anyone trained it: it runs, and what it makes is noise."""
+
+    def load(
+        self,
+        name: str,
+        precision: Precision,
+        mesh: Mesh | None = None,
+        *,
+        config: Any = None,
+        seed: int = 0,
+    ) -> Any:
+        network, config = KINDS[name].network, config or self.config(name)
+        return arbitrary(lambda rngs: network(config, precision, rngs=rngs), seed)
+
+
+def mini() -> ModelDirectory:
+    """The built-in model; its `manifest.provenance` says that it is untrained."""
+    manifest = Manifest(
+        configs=CONFIGS,
+        weights=dict.fromkeys(CONFIGS, "safetensors"),
+        tokenizer=BYTES,
+        sampling=SAMPLING,
+        provenance={"untrained": True},
+    )
+    return Untrained(NAME, manifest)
+
+
+def find(name_or_path: str) -> ModelDirectory:
+    """A built-in model by its name, or the model directory at a path, local or gs://.
+
+    Raises:
+        InputError: neither.
+    """
+    return mini() if name_or_path == NAME else open_directory(name_or_path)
