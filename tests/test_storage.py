@@ -1,0 +1,87 @@
+"""Files behave the same on disk and in the cloud."""
+
+from pathlib import Path
+
+import pytest
+
+from omnihuman_jax import storage
+from omnihuman_jax.errors import InputError
+from tests.cloud import cloud
+
+__all__ = ["cloud"]  # a fixture
+
+
+@pytest.fixture(params=["disk", "cloud"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "disk":
+        return str(tmp_path)
+    folder = storage.join(request.getfixturevalue("cloud"), request.node.name)
+    storage.write_bytes(storage.join(folder, "elsewhere/file"), b"")
+    return folder
+
+
+def test_what_is_written_is_read_whole_and_in_ranges(root: str) -> None:
+    path = storage.join(root, "a/b/numbers")
+    assert not storage.is_file(path)
+    storage.write_bytes(path, bytes(range(200)))
+    assert storage.is_file(path)
+    assert not storage.is_file(storage.join(root, "a/b"))
+    assert storage.read_bytes(path) == bytes(range(200))
+    reader = storage.Reader(path)
+    seen: list[tuple[int, bytes]] = []
+    reader.observer = lambda offset, data: seen.append((offset, data))
+    assert (reader.size, reader.read(7, 3), reader.read(200, 0)) == (200, b"\7\10\11", b"")
+    assert seen == [(7, b"\7\10\11"), (200, b"")]
+    with pytest.raises(InputError, match="cut short"):
+        reader.read(198, 3)
+    reader.close()
+
+
+def test_files_are_listed_below_a_folder_and_nowhere_else(root: str) -> None:
+    for name in ("x/one", "x/deep/two", "xx/three"):
+        storage.write_bytes(storage.join(root, name), b"12")
+    assert storage.files(storage.join(root, "x")) == {"deep/two": 2, "one": 2}
+    assert storage.files(storage.join(root, "x"), deep=False) == {"one": 2}
+    assert storage.files(storage.join(root, "nothing")) == {}
+    storage.remove(storage.join(root, "x"))
+    assert storage.files(storage.join(root, "x")) == {}
+    assert storage.is_file(storage.join(root, "xx/three"))
+    storage.remove(storage.join(root, "xx/three"))
+    storage.remove(storage.join(root, "xx/three"))  # not there: nothing happens
+
+
+def test_a_file_appears_whole_or_not_at_all(root: str) -> None:
+    path = storage.join(root, "whole")
+    with pytest.raises(RuntimeError), storage.writing(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert not any(name.startswith((".", "whole")) for name in storage.files(root))
+    with storage.writing(path) as file:
+        file.write(b"first ")
+        file.write(memoryview(b"second"))
+    assert storage.read_bytes(path) == b"first second"
+
+
+def test_identity_changes_with_the_content(root: str) -> None:
+    path = storage.join(root, "changing")
+    storage.write_bytes(path, b"one")
+    before = storage.identity(path)
+    assert storage.identity(path) == before
+    storage.write_bytes(path, b"two!")
+    assert storage.identity(path) != before
+
+
+def test_a_missing_file_is_named(root: str) -> None:
+    missing = storage.join(root, "missing")
+    for use in (storage.read_bytes, storage.identity, storage.Reader):
+        with pytest.raises(InputError, match="missing"):
+            use(missing)
+    with pytest.raises(InputError, match="names no bucket"):
+        storage.read_bytes("gs:///name")
+
+
+def test_a_folder_replaces_another(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        storage.write_bytes(str(tmp_path / name / name), b"")
+    storage.replace_folder(str(tmp_path / "new"), str(tmp_path / "old"))
+    assert storage.files(str(tmp_path)) == {"old/new": 0}
