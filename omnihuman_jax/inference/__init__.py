@@ -1,1 +1,1 @@
-"""."""
+"""From a picture, a voice, a pose, a text to frames."""

@@ -1,0 +1,60 @@
+"""The command line: the verbs, exit codes, and one clear line for whatever is wrong with the input."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omnihuman_jax import __version__, cli_convert, cli_generate
+from omnihuman_jax.errors import InputError
+
+VERBS = {"generate": cli_generate, "convert": cli_convert}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb. Exit code 0: done; 2: bad input; 1: failure; 130: interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="omnihuman",
+        description="A person in a picture speaks, sings and moves: OmniHuman-1 on Wan2.1, in JAX.",
+        epilog="`omnihuman VERB --help` shows every setting of a verb with its default.",
+    )
+    parser.add_argument("--version", action="version", version=f"omnihuman_jax {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, module in VERBS.items():
+        module.add_arguments(
+            verbs.add_parser(name, help=module.DESCRIPTION, description=module.DESCRIPTION)
+        )
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=os.environ.get("OMNIHUMAN_LOG", "WARNING").upper())
+    _environment()
+    try:
+        VERBS[args.verb].run(args)
+    except InputError as why:
+        print(f"omnihuman {args.verb}: {why}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"omnihuman {args.verb}: interrupted.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _environment() -> None:
+    """Defaults of the libraries, set before they are imported; what the user has set wins."""
+    cache = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omnihuman_jax/compiled"
+    )
+    for name, value in {
+        # Programs compiled once are kept for the next start.
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+        # transformers advises against having no torch, which is what we want.
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,295 @@
+"""The verb `generate` of the command line: its arguments, its progress bar, and what it prints."""
+
+import argparse
+import dataclasses
+import functools
+import json
+import time
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omnihuman_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from omnihuman_jax.inference.generator import Generator, Progress, Request
+
+DESCRIPTION = "Make a video of a person from a picture, a voice, a pose, a text, or any of them."
+EPILOG = """examples:
+  omnihuman generate                                      the built-in portrait and speech
+  omnihuman generate --reference me.jpg --audio hello.mp3 --out hello.mp4
+  omnihuman generate --model wan1.3b --text "a singer on a stage" --size 480x832 --frames 81
+"""
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `omnihuman generate`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    add = parser.add_argument
+    add(
+        "--model",
+        default="mini",
+        metavar="DIR_OR_NAME",
+        help="a model directory (made by `omnihuman convert` or training), local or gs://, or the "
+        "built-in model (default: mini)",
+    )
+    add(
+        "--out",
+        default="out.mp4",
+        metavar="OUT.mp4",
+        help="the video to write, with a contact sheet .png beside it (default: out.mp4)",
+    )
+    add(
+        "--batch",
+        metavar="MANIFEST.jsonl",
+        help='many videos: a line each, {"reference": "a.jpg", "out": "a.mp4", ...}, with the names '
+        "of the settings below; a line overrides them (default: one video)",
+    )
+    given = parser.add_argument_group("conditions", "any of them; without one, built-in examples")
+    add = given.add_argument
+    add("--reference", metavar="IMAGE", help="who: a picture, any size and common format")
+    add("--audio", metavar="FILE", help="what is said or sung: any audio, or a video with sound")
+    add("--pose", metavar="FILE", help="how to move: keypoints, .json or .npz")
+    add("--text", metavar="STR", help="what is seen and done")
+    add("--negative-text", metavar="STR", help="what to stay away from (default: the model's)")
+    shape = parser.add_argument_group("size and length")
+    add = shape.add_argument
+    add(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="length (default: that of the audio or pose, at most the model's clip)",
+    )
+    add("--frames", type=int, metavar="N", help="length in frames, 4n+1, instead of --seconds")
+    add(
+        "--size",
+        type=_size,
+        metavar="HxW",
+        help="height x width, multiples of 16 (default: the reference's shape at the model's area)",
+    )
+    add("--fps", type=float, metavar="N", help="frames a second (default: the model's)")
+    sampling = parser.add_argument_group("sampling")
+    add = sampling.add_argument
+    add("--steps", type=int, metavar="N", help="steps from noise to video (default: the model's)")
+    add(
+        "--sampler",
+        default="unipc",
+        metavar="NAME",
+        help="unipc, dpm++, euler or heun (default: unipc)",
+    )
+    add("--shift", type=float, metavar="X", help="time shift towards noise (default: the model's)")
+    add(
+        "--text-guidance",
+        type=float,
+        metavar="X",
+        help="scale of text guidance, 1 for none (default: the model's)",
+    )
+    add(
+        "--audio-guidance",
+        type=float,
+        metavar="X",
+        help="scale of audio guidance (default: that of the text, which saves a pass)",
+    )
+    add(
+        "--anneal",
+        choices=["constant", "linear", "cosine"],
+        default="constant",
+        help="how guidance goes to --guidance-end over the steps (default: constant)",
+    )
+    add("--guidance-end", type=float, metavar="X", help="both scales at the last step")
+    add("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="of weights and matmuls; auto is float32 on CPU, else bfloat16 (default: auto)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bars (default: shown)")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object, last (default: lines)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do what the arguments ask for. Raises InputError as `request.prepare` and `Generator` do."""
+    # Imported here: `--help` answers at once.
+    import jax
+
+    from omnihuman_jax.inference.generator import Generator
+    from omnihuman_jax.inference.request import Wish, prepare
+    from omnihuman_jax.models.building import FLOAT32, Precision
+    from omnihuman_jax.models.mini import find
+
+    model = find(args.model)
+    names = {field.name for field in dataclasses.fields(Wish)}
+    common = {key: value for key, value in vars(args).items() if key in names}
+    wishes = [(common, args.out)]
+    if args.batch is not None:
+        wishes = _manifest(args.batch, common, typing.get_type_hints(Wish))
+    for _, out in wishes:
+        if Path(out).suffix.lower() != ".mp4":
+            raise InputError(f"--out is the .mp4 to write, got {out}.")
+    # Everything is read and checked before the first video is made.
+    requests = [(prepare(Wish(**wish), model), out) for wish, out in wishes]
+    full = args.precision == "float32" or (
+        args.precision == "auto" and jax.default_backend() == "cpu"
+    )
+    precision = FLOAT32 if full else Precision(jax.numpy.bfloat16, jax.numpy.bfloat16)
+    generator = Generator(model, precision, kept=None if len(requests) == 1 else {})
+    results = [_one(generator, request, out, args) for request, out in requests]
+    if args.json:
+        print(json.dumps(results[0] if args.batch is None else {"videos": results}))
+
+
+def _one(
+    generator: "Generator", request: "Request", out: str, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Make one video; what the JSON line says of it."""
+    started = time.monotonic()
+    notes = _notes(generator.model, request)
+    print(_summary(args.model, request), *notes, sep="\n", flush=True)
+    phases: dict[str, float] = {}
+    with _bars(phases, shown=not args.quiet) as progress:
+        frames = _write(functools.partial(generator, request, progress), request, out)
+    sheet = str(Path(out).with_suffix(".png"))
+    seconds = time.monotonic() - started
+    length = frames / request.fps
+    print(f"Wrote {out} ({frames} frames, {length:.2f} s) and {sheet} in {seconds:.0f} s.")
+    return dict(
+        video=out, contact_sheet=sheet, frames=frames, fps=request.fps,
+        height=request.grid.height, width=request.grid.width, steps=request.steps,
+        sampler=request.sampler, seed=request.seed, model=args.model, notes=notes,
+        seconds=round(seconds, 2), phases={name: round(spent, 2) for name, spent in phases.items()},
+    )  # fmt: skip
+
+
+def _manifest(
+    path: str, common: dict[str, Any], settings: dict[str, Any]
+) -> list[tuple[dict[str, Any], str]]:
+    """A wish and its output for every line of a .jsonl file; a line overrides the other arguments."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as why:
+        raise InputError(f"--batch {path} cannot be read ({why}).") from why
+    wishes: list[tuple[dict[str, Any], str]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            given = dict(json.loads(line))
+            if "size" in given:
+                given["size"] = _size(str(given["size"]))
+        except (ValueError, TypeError, argparse.ArgumentTypeError) as why:
+            raise InputError(
+                f"{path}, line {number}: not a JSON object of settings ({why})."
+            ) from why
+        out = given.pop("out", None)
+        if odd := sorted(given.keys() - settings):
+            known = ", ".join(sorted({*settings, "out"}))
+            raise InputError(
+                f"{path}, line {number}: no setting {', '.join(odd)}; there are {known}."
+            )
+        for name, value in given.items():
+            if not _fits(value, settings[name]):
+                raise InputError(f"{path}, line {number}: {name} cannot be {value!r}.")
+        if not isinstance(out, str) or out in (taken for _, taken in wishes):
+            raise InputError(f'{path}, line {number}: needs an "out" of its own, got {out!r}.')
+        wishes.append((common | given, out))
+    if not wishes:
+        raise InputError(f"--batch {path} has no line.")
+    return wishes
+
+
+def _write(generate: Callable[[], Iterator[Any]], request: "Request", path: str) -> int:
+    """Frames to the video and its contact sheet as they come. The file is opened first: a folder
+    that cannot be written to is known before the work, not after."""
+    from omnihuman_jax.media import ContactSheet, VideoWriter
+
+    grid, total = request.grid, request.frames or request.grid.frames
+    sheet = ContactSheet(total, request.fps)
+    made = 0
+    with VideoWriter(
+        path, height=grid.height, width=grid.width, fps=request.fps, sound=request.audio
+    ) as video:
+        for piece in generate():
+            video.append(piece)
+            for frame in piece:
+                sheet.add(made, frame)
+                made += 1
+    sheet.save(Path(path).with_suffix(".png"))
+    return made
+
+
+def _summary(model: str, request: "Request") -> str:
+    grid = request.grid
+    names = ("text", "reference", "audio", "pose")
+    given = [name for name in names if getattr(request, name) is not None]
+    return (
+        f"{model}: {' + '.join(given)} -> {request.frames or grid.frames} frames of "
+        f"{grid.height}x{grid.width} at {request.fps:g} fps, {request.steps} steps of {request.sampler}"
+    )
+
+
+def _notes(model: Any, request: "Request") -> list[str]:
+    """What the user must know about this model before looking at the video."""
+    notes = []
+    if model.manifest.provenance.get("untrained"):
+        notes.append("Note: the weights of this model are UNTRAINED; the video will be noise.")
+    elif request.reference is not None and model.config("dit").audio is None:
+        notes.append(
+            "Note: this is plain Wan2.1, which was never trained to follow a reference image."
+        )
+    most = model.manifest.sampling.get("frames")
+    if most and request.grid.frames > most:
+        notes.append(f"Note: {request.grid.frames} frames at once; the model is made for {most}.")
+    return notes
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value of a JSON line is one that the setting may have."""
+    options = typing.get_args(hint) or (hint,)
+    if isinstance(value, tuple):  # a size, checked when it was read
+        return True
+    if isinstance(value, int) and not isinstance(value, bool) and float in options:
+        return True
+    kinds = tuple(option for option in options if isinstance(option, type))
+    return value in options or (isinstance(value, kinds) and not isinstance(value, bool))
+
+
+@contextmanager
+def _bars(phases: dict[str, float], shown: bool) -> Iterator["Progress"]:
+    """A bar a phase with the time left; `phases` gets the seconds that each took."""
+    from tqdm import tqdm
+
+    bar, began = None, 0.0
+
+    def report(phase: str, done: int, total: int) -> None:
+        nonlocal bar, began
+        if bar is None or bar.desc != phase:
+            if bar is not None:
+                bar.close()
+            began = time.monotonic()
+            bar = tqdm(total=total, desc=phase, disable=not shown, leave=True)
+            bar.desc = phase
+        bar.update(done - bar.n)
+        phases[phase] = time.monotonic() - began
+
+    try:
+        yield report
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        height, width = map(int, text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"a size is height x width such as 480x832, got {text!r}"
+        ) from None
+    return height, width

@@ -1,0 +1,264 @@
+"""Conditions in, frames out: encode what was given, follow the flow from noise, decode as it streams."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Float32, UInt8
+
+from omnihuman_jax import media
+from omnihuman_jax.conditions import Conditions
+from omnihuman_jax.diffusion import samplers
+from omnihuman_jax.diffusion.guidance import Constant, Guidance, Plan
+from omnihuman_jax.errors import InputError
+from omnihuman_jax.geometry import Grid
+from omnihuman_jax.models import umt5, wav2vec2
+from omnihuman_jax.models.building import FLOAT32, Precision
+from omnihuman_jax.models.conditioner import Tokens
+from omnihuman_jax.models.directory import ModelDirectory
+
+Progress = Callable[[str, int, int], None]  # phase, done, of how many
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One video to make. Conditions left out (None) are dropped, as in training.
+
+    Attributes:
+        grid: frames, height and width of the clip that is denoised.
+        frames: how many of them to return, the first; None for all.
+        reference: the person, any size; scaled to cover the grid and cropped.
+        audio: 16 kHz mono; cut, or continued in silence, to the clip's length.
+        pose: keypoints at `fps`, x, y in [0, 1] and confidence; the last frame is held to the end.
+        negative_text: what the passes without text read; None for no text.
+        sampler, steps, shift: see diffusion/samplers.py.
+    """
+
+    grid: Grid
+    fps: float
+    frames: int | None = None
+    reference: UInt8[np.ndarray, "y x 3"] | None = None
+    audio: Float32[np.ndarray, "samples"] | None = None
+    pose: Float32[np.ndarray, "f J 3"] | None = None
+    text: str | None = None
+    negative_text: str | None = None
+    sampler: str = "unipc"
+    steps: int = 50
+    shift: float = 5.0
+    guidance: Guidance = field(default_factory=lambda: Guidance(text=Constant(5.0)))
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A model directory, ready to make videos. Networks are restored when needed and freed after.
+
+    Attributes:
+        precision: of the transformer and the encoders; the VAE always computes in float32, as Wan's.
+        chunk: latent frames decoded at a time.
+        kept: where networks stay for the next request; None frees each after its work.
+    """
+
+    model: ModelDirectory
+    precision: Precision = FLOAT32
+    chunk: int = 4
+    kept: dict[str, Any] | None = None
+
+    def __call__(self, request: Request, progress: Progress | None = None) -> Iterator[np.ndarray]:
+        """The frames, UInt8 "F Y X 3", a few at a time in order.
+
+        Raises:
+            InputError: the model has no input for a condition, or a setting cannot work.
+        """
+        report = progress or (lambda phase, done, total: None)
+        self._check(request)
+        sampler = samplers.make(request.sampler)
+        calls = sampler.calls(sampler.schedule(request.steps, request.shift))
+        conditions, negative = self.encode(request, report)
+        latents = self.denoise(request, conditions, negative, calls, report)
+        return self.decode(latents, request.frames or request.grid.frames, report)
+
+    def _check(self, request: Request) -> None:
+        """Refuse what the transformer has no input for, before any network is read."""
+        config, name = self.model.config("dit"), self.model.path
+        if request.audio is not None and config.audio is None:
+            raise InputError(
+                f"The model {name} has no audio input (it is plain Wan2.1); leave the audio away, or "
+                "use a model trained with it."
+            )
+        if request.pose is not None:
+            joints = None if config.pose is None else config.pose.joints
+            if joints != request.pose.shape[1]:
+                knows = f"poses of {joints} joints" if joints else "no pose input"
+                raise InputError(
+                    f"The model {name} has {knows}, and the pose given has {request.pose.shape[1]}."
+                )
+
+    def encode(self, request: Request, report: Progress) -> tuple[Conditions, Array | None]:
+        """What the networks make of the inputs, and the features of the negative text.
+
+        Raises:
+            InputError: the model has no network for one of them.
+        """
+        grid = request.grid
+        made: dict[str, Any] = {}
+        texts = [t for t in (request.text, request.negative_text) if t is not None]
+        jobs = [texts, request.reference is not None, request.audio is not None]
+        total, done = sum(map(bool, jobs)), 0
+        report("encode", done, total)
+        features: list[Array] = []
+        if texts:
+            features = list(self._text(texts)[:, None])
+            report("encode", done := done + 1, total)
+        if request.reference is not None:
+            made["reference"] = self._reference(request.reference, grid)
+            report("encode", done := done + 1, total)
+        if request.audio is not None:
+            made["audio"] = self._audio(request.audio, grid.frames, request.fps)
+            report("encode", done := done + 1, total)
+        if request.pose is not None:
+            made["pose"] = self._pose(request.pose, grid.frames)
+        negative = None if request.negative_text is None else features.pop()
+        text = None if request.text is None else features.pop()
+        return Conditions(text=text, **made), negative
+
+    def denoise(
+        self,
+        request: Request,
+        conditions: Conditions,
+        negative: Array | None,
+        calls: samplers.Calls,
+        report: Progress,
+    ) -> Float[Array, "1 T H W C"]:
+        """Latents at the end of the flow; one compiled program a set of guidance passes."""
+        config = self.model.config("dit")
+        plan = request.guidance.plan(
+            conditions.given(), np.asarray(calls.time), np.asarray(calls.progress)
+        )
+        dit = self._network("dit")
+        graph, params = nnx.split(dit)
+        height, width = request.grid.latent_shape[1:]
+        report("denoise", 0, len(calls))
+
+        def tokens(dropped: frozenset[str]) -> Tokens:
+            kept = conditions.without(dropped)
+            if kept.text is None and negative is not None:
+                kept = dataclasses.replace(kept, text=negative)
+            return _embed(graph, params, kept, height, width)
+
+        shape = (1, *request.grid.latent_shape, config.channels)
+        noise = jax.random.normal(jax.random.key(request.seed), shape, jnp.float32)
+        state = samplers.make(request.sampler).init(noise)
+        embedded = {dropped: tokens(dropped) for dropped in plan.passes}
+        for rows, part in plan.stretches():
+            given = tuple(embedded[dropped] for dropped in part.passes)
+            for i, weights in zip(range(rows.start, rows.stop), part.weights, strict=True):
+                state = _advance(graph, part.passes, params, state, calls[i], weights, given)
+                jax.block_until_ready(state)
+                report("denoise", i + 1, len(calls))
+        return state[0]
+
+    def decode(
+        self, latents: Float[Array, "1 T H W C"], frames: int, report: Progress
+    ) -> Iterator[np.ndarray]:
+        """Pixels of the first `frames` frames, a few latent frames at a time, in constant memory."""
+        graph, params = nnx.split(self._network("vae"))
+        made, cache, start = 0, None, 0
+        report("decode", 0, frames)
+        while made < frames:
+            stop = start + 1 if start == 0 else start + self.chunk
+            pixels, cache = _decode(graph, params, latents[:, start:stop], cache)
+            start = stop
+            piece = to_bytes(np.asarray(pixels[0]))[: frames - made]
+            made += len(piece)
+            yield piece
+            report("decode", made, frames)
+
+    def _network(self, name: str) -> Any:
+        if self.kept is not None and name in self.kept:
+            return self.kept[name]
+        network = self.model.load(name, FLOAT32 if name == "vae" else self.precision)
+        if self.kept is not None:
+            self.kept[name] = network
+        return network
+
+    def _text(self, texts: list[str]) -> Float[Array, "B S E"]:
+        encoder = self._network("text_encoder")
+        length = self.model.config("dit").text_length
+        return umt5.text_features(encoder, self.model.tokenizer(), texts, length)
+
+    def _reference(
+        self, image: UInt8[np.ndarray, "y x 3"], grid: Grid
+    ) -> Float[Array, "1 1 H W C"]:
+        fitted = media.fit_image(image, grid.height, grid.width)
+        pixels = jnp.asarray(fitted, jnp.float32)[None, None] / 127.5 - 1
+        graph, params = nnx.split(self._network("vae"))
+        return _encode(graph, params, pixels)
+
+    def _audio(
+        self, audio: Float32[np.ndarray, "samples"], frames: int, fps: float
+    ) -> Float[Array, "1 F layers A"]:
+        samples = round(frames / fps * wav2vec2.SAMPLE_RATE)
+        heard = np.pad(audio[:samples], (0, max(0, samples - len(audio))))
+        encoder = self._network("audio_encoder")
+        return wav2vec2.resample(wav2vec2.encode_long(encoder, heard[None]), frames, fps)
+
+    def _pose(self, pose: Float32[np.ndarray, "f J 3"], frames: int) -> Float[Array, "1 F J 3"]:
+        pad = max(0, frames - len(pose))
+        return jnp.asarray(np.pad(pose[:frames], ((0, pad), (0, 0), (0, 0)), mode="edge"))[None]
+
+
+def to_bytes(video: Float[np.ndarray, "F Y X 3"]) -> UInt8[np.ndarray, "F Y X 3"]:
+    """[-1, 1] to 0..255, rounded.
+
+    Raises:
+        FloatingPointError: a pixel is not a number; it would become a silent black.
+    """
+    if not np.isfinite(video).all():
+        raise FloatingPointError("The decoder made pixels that are not finite numbers.")
+    return np.round((video + 1) * 127.5).clip(0, 255).astype(np.uint8)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
+def _embed(graph: Any, params: Any, conditions: Conditions, height: int, width: int) -> Tokens:
+    return nnx.merge(graph, params).embed(conditions, 1, height, width)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def _advance(
+    graph: Any,
+    passes: tuple[frozenset[str], ...],
+    params: Any,
+    state: samplers.State,
+    call: samplers.Calls,
+    weights: Float[Array, "passes"],
+    given: tuple[Tokens, ...],
+) -> samplers.State:
+    """One step of the sampler with all its guidance passes."""
+    dit = nnx.merge(graph, params)
+
+    def network(dropped: frozenset[str], x: Array, t: Array) -> Array:
+        return dit(x, jnp.broadcast_to(t, x.shape[:1]), given[passes.index(dropped)])
+
+    velocity = Plan(passes, np.zeros((0, len(passes)), np.float32)).velocity(network)
+    return samplers.step(velocity, state, call, weights)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(
+    graph: Any, params: Any, pixels: Float[Array, "B F Y X 3"]
+) -> Float[Array, "B T H W C"]:
+    return nnx.merge(graph, params).encode(pixels)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decode(
+    graph: Any, params: Any, latents: Float[Array, "B T H W C"], cache: Any
+) -> tuple[Array, Any]:
+    return nnx.merge(graph, params).decode_step(latents, cache)

@@ -1,0 +1,146 @@
+"""From what a user types to a Request: read the files, choose the grid and the length, take the defaults."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from omnihuman_jax import media
+from omnihuman_jax.diffusion import samplers
+from omnihuman_jax.diffusion.guidance import Constant, Cosine, Guidance, Linear, Scale
+from omnihuman_jax.errors import InputError
+from omnihuman_jax.geometry import Grid, frames_for, nearest_size
+from omnihuman_jax.inference.generator import Request
+from omnihuman_jax.models.directory import ModelDirectory
+from omnihuman_jax.models.wav2vec2 import SAMPLE_RATE
+
+Anneal = Literal["constant", "linear", "cosine"]
+FRAMES, AREA = 81, 480 * 832  # a clip of Wan2.1, where a model states no other
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What may be asked of `generate`; None takes the model's default. Paths are files."""
+
+    reference: str | None = None
+    audio: str | None = None
+    pose: str | None = None
+    text: str | None = None
+    negative_text: str | None = None
+    seconds: float | None = None
+    frames: int | None = None
+    size: tuple[int, int] | None = None
+    fps: float | None = None
+    steps: int | None = None
+    sampler: str = "unipc"
+    shift: float | None = None
+    text_guidance: float | None = None
+    audio_guidance: float | None = None
+    guidance_end: float | None = None
+    anneal: Anneal = "constant"
+    seed: int = 0
+
+
+def prepare(wish: Wish, model: ModelDirectory) -> Request:
+    """The request that `wish` comes to with `model`; every input is read and checked here.
+
+    Without reference, audio, pose and text, it is the built-in portrait and speech.
+
+    Raises:
+        InputError: a file or a number that cannot work.
+    """
+    defaults = model.manifest.sampling
+    steps = defaults["steps"] if wish.steps is None else wish.steps
+    shift = defaults["shift"] if wish.shift is None else wish.shift
+    fps = float(defaults["fps"]) if wish.fps is None else wish.fps
+    if not 1 <= fps <= 120:
+        raise InputError(f"--fps lies between 1 and 120, got {fps}.")
+    if not 0 <= wish.seed < 2**32:
+        raise InputError(f"--seed lies between 0 and {2**32 - 1}, got {wish.seed}.")
+    samplers.make(wish.sampler).schedule(steps, shift)
+    guidance = _guidance(wish, float(defaults["guidance"]))
+    reference, audio = wish.reference, wish.audio
+    if (reference, audio, wish.pose, wish.text) == (None, None, None, None):
+        reference, audio = str(media.example("portrait.jpg")), str(media.example("speech.flac"))
+    image = None if reference is None else media.read_image(reference)
+    sound = None if audio is None else media.read_audio(audio, SAMPLE_RATE)
+    pose = None if wish.pose is None else _at_rate(*media.read_pose(wish.pose), fps)
+    driven = [
+        None if sound is None else len(sound) / SAMPLE_RATE,
+        None if pose is None else len(pose) / fps,
+    ]
+    longest = max((s for s in driven if s is not None), default=None)
+    frames, shown = _length(wish, fps, longest, defaults)
+    height, width = wish.size or _size(image, defaults)
+    return Request(
+        grid=Grid(frames, height, width),
+        frames=shown,
+        fps=fps,
+        reference=image,
+        audio=sound,
+        pose=pose,
+        text=wish.text,
+        negative_text=_negative(wish, defaults),
+        sampler=wish.sampler,
+        steps=steps,
+        shift=shift,
+        guidance=guidance,
+        seed=wish.seed,
+    )
+
+
+def _length(
+    wish: Wish, fps: float, driven: float | None, defaults: Mapping[str, Any]
+) -> tuple[int, int]:
+    """Frames to denoise, 4n+1, and frames to keep of them."""
+    most = int(defaults.get("frames", FRAMES))
+    if wish.frames is not None:
+        if wish.seconds is not None:
+            raise InputError("--frames and --seconds both say how long; give one of them.")
+        return wish.frames, wish.frames
+    if wish.seconds is None:
+        frames = most if driven is None else min(most, frames_for(driven, fps))
+        return frames, frames if driven is None else min(frames, max(1, round(driven * fps)))
+    return frames_for(wish.seconds, fps), max(1, round(wish.seconds * fps))
+
+
+def _size(image: np.ndarray | None, defaults: Mapping[str, Any]) -> tuple[int, int]:
+    """The grid of the model's usual area that changes the picture's shape least."""
+    area = int(defaults.get("area", AREA))
+    height, width = (480, 832) if image is None else image.shape[:2]
+    return nearest_size(height, width, area)
+
+
+def _guidance(wish: Wish, default: float) -> Guidance:
+    text = default if wish.text_guidance is None else wish.text_guidance
+    audio = text if wish.audio_guidance is None else wish.audio_guidance
+    end = wish.guidance_end
+    if end is None and wish.anneal != "constant":
+        raise InputError(
+            f"--anneal {wish.anneal} goes from the scale to --guidance-end; give that too."
+        )
+    if end is not None and wish.anneal == "constant":
+        raise InputError("--guidance-end needs --anneal linear or cosine.")
+
+    def scale(start: float) -> Scale:
+        if end is None:
+            return Constant(start)
+        return (Linear if wish.anneal == "linear" else Cosine)(start, end)
+
+    return Guidance(text=scale(text), audio=scale(audio))
+
+
+def _negative(wish: Wish, defaults: Mapping[str, Any]) -> str | None:
+    """Wan knows "no text" as an empty prompt; a model of ours as no text features at all."""
+    return defaults.get("negative_text") if wish.negative_text is None else wish.negative_text
+
+
+def _at_rate(pose: np.ndarray, rate: float, fps: float) -> np.ndarray:
+    """Keypoints at `rate` frames a second as `fps`: at each frame's middle, between the two nearest."""
+    frames = max(1, round(len(pose) / rate * fps))
+    at = np.clip((np.arange(frames) + 0.5) / fps * rate - 0.5, 0, len(pose) - 1)
+    below = np.floor(at).astype(int)
+    above = np.minimum(below + 1, len(pose) - 1)
+    share = (at - below).astype(np.float32)[:, None, None]
+    return (pose[below] * (1 - share) + pose[above] * share).astype(np.float32)

@@ -1,0 +1,109 @@
+"""A request becomes frames: the laws that hold whatever the weights are."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from omnihuman_jax.diffusion.guidance import Constant, Guidance
+from omnihuman_jax.errors import InputError
+from omnihuman_jax.geometry import Grid
+from omnihuman_jax.inference.generator import Generator, Request, to_bytes
+from omnihuman_jax.models.conditioner import AudioConfig, PoseConfig
+from omnihuman_jax.models.dit import DiTConfig
+from omnihuman_jax.models.manifest import Manifest
+from omnihuman_jax.models.mini import Untrained
+from omnihuman_jax.models.umt5 import BYTES, UMT5Config
+from omnihuman_jax.models.vae import VAEConfig
+from omnihuman_jax.models.wav2vec2 import Wav2Vec2Config
+
+CONFIGS = {
+    "dit": DiTConfig.tiny(
+        text_width=32,
+        audio=AudioConfig(width=16, layers=4, window=3, hidden=16),
+        pose=PoseConfig(joints=4, hidden=8, channels=2),
+    ),
+    "vae": VAEConfig.tiny(),
+    "text_encoder": UMT5Config.tiny(),
+    "audio_encoder": Wav2Vec2Config.tiny(),
+}
+GRID = Grid(9, 32, 48)
+ALL = Request(
+    grid=GRID,
+    fps=25,
+    reference=np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8),
+    audio=np.random.default_rng(1).standard_normal(4000).astype(np.float32),
+    pose=np.random.default_rng(2).random((5, 4, 3), np.float32),
+    text="hi",
+    steps=2,
+    guidance=Guidance(text=Constant(2.0), audio=Constant(3.0)),
+)
+
+
+@pytest.fixture(scope="module")
+def generator():
+    model = Untrained("tiny", Manifest(CONFIGS, {}, tokenizer=BYTES))
+    return Generator(model, chunk=1)
+
+
+def made(generator, **changes):
+    return np.concatenate(list(generator(dataclasses.replace(ALL, **changes))))
+
+
+@pytest.fixture(scope="module")
+def whole(generator):
+    return made(generator)
+
+
+def test_frames_come_in_order_and_the_phases_are_reported(generator, whole):
+    seen = []
+    pieces = list(generator(ALL, lambda *report: seen.append(report)))
+    assert [len(p) for p in pieces] == [1, 4, 4]
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)  # the seed decides, nothing else
+    assert whole.dtype == np.uint8 and whole.shape == (9, 32, 48, 3)
+    for phase, total in (("encode", 3), ("denoise", 2), ("decode", 9)):
+        steps = [done for name, done, of in seen if name == phase and of == total]
+        assert steps[0] == 0 and steps[-1] == total and steps == sorted(steps)
+
+
+def test_only_the_frames_asked_for_are_decoded(generator, whole):
+    np.testing.assert_array_equal(made(generator, frames=6), whole[:6])
+
+
+def test_pieces_of_the_decoder_do_not_show(generator, whole):
+    other = dataclasses.replace(generator, chunk=2)
+    # Convolutions over other lengths may round differently: one step of 255 at most.
+    assert np.abs(made(other).astype(int) - whole.astype(int)).max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["text", "reference", "audio", "pose", "seed"])
+def test_every_input_counts(generator, whole, name):
+    assert (made(generator, **{name: 7 if name == "seed" else None}) != whole).any()
+
+
+def test_what_comes_after_the_clip_does_not_matter(generator, whole):
+    longer = np.concatenate([ALL.audio[: round(9 / 25 * 16_000)], np.zeros(0, np.float32)])
+    assert len(longer) == len(ALL.audio) or len(ALL.audio) < 5760  # the speech is shorter: padded
+    padded = np.pad(ALL.audio, (0, 9000))
+    np.testing.assert_array_equal(made(generator, audio=padded), whole)
+
+
+def test_a_pose_of_other_joints_is_refused_before_any_work(generator):
+    with pytest.raises(InputError, match="poses of 4 joints, and the pose given has 5"):
+        generator(dataclasses.replace(ALL, pose=np.zeros((3, 5, 3), np.float32)))
+
+
+def test_plain_wan_refuses_audio():
+    plain = CONFIGS | {"dit": DiTConfig.tiny()}
+    generator = Generator(Untrained("wan", Manifest(plain, {}, tokenizer=BYTES)))
+    with pytest.raises(InputError, match="no audio input"):
+        generator(ALL)
+
+
+def test_bytes_are_rounded_and_a_pixel_that_is_no_number_stops():
+    np.testing.assert_array_equal(
+        to_bytes(np.float32([-1, 0.004, 1]).reshape(1, 1, 1, 3)).ravel(), [0, 128, 255]
+    )
+    with pytest.raises(FloatingPointError):
+        to_bytes(np.full((1, 1, 1, 3), np.nan, np.float32))
