@@ -17,7 +17,7 @@ from omnihuman_jax.conditions import Conditions
 from omnihuman_jax.diffusion import samplers
 from omnihuman_jax.diffusion.guidance import Constant, Guidance, Plan
 from omnihuman_jax.errors import InputError
-from omnihuman_jax.geometry import Grid
+from omnihuman_jax.geometry import SPATIAL, TEMPORAL, Grid
 from omnihuman_jax.models import umt5, wav2vec2
 from omnihuman_jax.models.building import FLOAT32, Precision
 from omnihuman_jax.models.conditioner import Tokens
@@ -61,13 +61,13 @@ class Generator:
 
     Attributes:
         precision: of the transformer and the encoders; the VAE always computes in float32, as Wan's.
-        chunk: latent frames decoded at a time.
+        chunk: latent frames decoded at a time; None for what fits in about a gigabyte.
         kept: where networks stay for the next request; None frees each after its work.
     """
 
     model: ModelDirectory
     precision: Precision = FLOAT32
-    chunk: int = 4
+    chunk: int | None = None
     kept: dict[str, Any] | None = None
 
     def __call__(self, request: Request, progress: Progress | None = None) -> Iterator[np.ndarray]:
@@ -169,10 +169,11 @@ class Generator:
     ) -> Iterator[np.ndarray]:
         """Pixels of the first `frames` frames, a few latent frames at a time, in constant memory."""
         graph, params = nnx.split(self._network("vae"))
+        chunk = self.chunk or pieces(latents.shape, self.model.config("vae").dim)
         made, cache, start = 0, None, 0
         report("decode", 0, frames)
         while made < frames:
-            stop = start + 1 if start == 0 else start + self.chunk
+            stop = start + 1 if start == 0 else start + chunk
             pixels, cache = _decode(graph, params, latents[:, start:stop], cache)
             start = stop
             piece = to_bytes(np.asarray(pixels[0]))[: frames - made]
@@ -212,6 +213,16 @@ class Generator:
     def _pose(self, pose: Float32[np.ndarray, "f J 3"], frames: int) -> Float[Array, "1 F J 3"]:
         pad = max(0, frames - len(pose))
         return jnp.asarray(np.pad(pose[:frames], ((0, pad), (0, 0), (0, 0)), mode="edge"))[None]
+
+
+def pieces(latents: tuple[int, ...], width: int) -> int:
+    """Latent frames to decode at a time: few enough for memory, and best without a shorter last piece,
+    which would be compiled for itself."""
+    _, frames, rows, columns, _ = latents
+    widest = TEMPORAL * rows * columns * SPATIAL**2 * width * 4  # bytes, the largest activation
+    most = max(1, min(8, 2**28 // widest))
+    even = (n for n in range(most, most // 2, -1) if (frames - 1) % n == 0)
+    return next(even, most)
 
 
 def to_bytes(video: Float[np.ndarray, "F Y X 3"]) -> UInt8[np.ndarray, "F Y X 3"]:

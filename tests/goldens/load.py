@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from omnihuman_jax.weights import Rule, torch_names
+from omnihuman_jax.weights import Rule, convert, torch_names
 
 
 def load(part: str) -> dict[str, np.ndarray]:
@@ -15,24 +15,11 @@ def load(part: str) -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def params_of(golden: dict[str, np.ndarray], rules: Sequence[Rule]) -> dict[str, np.ndarray]:
-    """The golden's "weights/…" as our parameters, by path."""
+def params_of(golden: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> dict[str, np.ndarray]:
+    """The golden's "weights/…" as our parameters, by path; every one must have a place."""
     prefix = "weights/"
     tensors = {k.removeprefix(prefix): v for k, v in golden.items() if k.startswith(prefix)}
-    params = {}
-    for rule in rules:
-        rows = []
-        layers = range(len(tensors)) if "{}" in rule.name else [None]
-        for layer in layers:
-            value = tensors.pop(rule.name.format(layer), None)
-            if value is None:
-                break
-            value = np.squeeze(value, rule.squeeze) if rule.squeeze else value
-            rows.append(value if rule.axes is None else value.transpose(rule.axes))
-        if rows:
-            params[rule.path] = np.stack(rows) if "{}" in rule.name else rows[0]
-    assert not tensors, f"no rule took {sorted(tensors)[:5]}"
-    return params
+    return convert(tensors, rules)
 
 
 def torch_shapes(params: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, tuple[int, ...]]:

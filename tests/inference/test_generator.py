@@ -8,7 +8,7 @@ import pytest
 from omnihuman_jax.diffusion.guidance import Constant, Guidance
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import Grid
-from omnihuman_jax.inference.generator import Generator, Request, to_bytes
+from omnihuman_jax.inference.generator import Generator, Request, pieces, to_bytes
 from omnihuman_jax.models.conditioner import AudioConfig, PoseConfig
 from omnihuman_jax.models.dit import DiTConfig
 from omnihuman_jax.models.manifest import Manifest
@@ -99,6 +99,18 @@ def test_plain_wan_refuses_audio():
     generator = Generator(Untrained("wan", Manifest(plain, {}, tokenizer=BYTES)))
     with pytest.raises(InputError, match="no audio input"):
         generator(ALL)
+
+
+@pytest.mark.parametrize(
+    "latents, width, says",
+    [
+        ((1, 13, 24, 24, 16), 16, 6),  # 12 behind the first: two pieces
+        ((1, 12, 24, 24, 16), 16, 8),  # 11 cannot be cut evenly into more than 4
+        ((1, 21, 60, 104, 16), 96, 1),  # a frame of Wan's decoder at 480p has 0.6 GB
+    ],
+)
+def test_pieces_fit_and_are_even(latents, width, says):
+    assert pieces(latents, width) == says
 
 
 def test_bytes_are_rounded_and_a_pixel_that_is_no_number_stops():
