@@ -1,5 +1,10 @@
 """Strict JAX for every test: CPU, eight devices, no silent broadcasting, shapes and types checked."""
 
+import os
+
+# Tests run seconds of arithmetic and minutes of compiling: LLVM's optimiser costs more than it saves.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+
 import jax
 from jaxtyping import install_import_hook
 

@@ -33,6 +33,7 @@ def test_axes_lie_where_the_table_says():
     assert partition("batch tokens width", (8, 10, 48), mesh) == P(("data", "fsdp"), None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sizes",
     [{"fsdp": 8}, {"data": 2, "fsdp": 4}, {"fsdp": 2, "tensor": 4}, {"fsdp": 2, "context": 4}],

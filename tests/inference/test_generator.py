@@ -55,6 +55,7 @@ def whole(generator):
     return made(generator)
 
 
+@pytest.mark.slow
 def test_frames_come_in_order_and_the_phases_are_reported(generator, whole):
     seen = []
     pieces = list(generator(ALL, lambda *report: seen.append(report)))
@@ -66,10 +67,12 @@ def test_frames_come_in_order_and_the_phases_are_reported(generator, whole):
         assert steps[0] == 0 and steps[-1] == total and steps == sorted(steps)
 
 
+@pytest.mark.slow
 def test_only_the_frames_asked_for_are_decoded(generator, whole):
     np.testing.assert_array_equal(made(generator, frames=6), whole[:6])
 
 
+@pytest.mark.slow
 def test_pieces_of_the_decoder_do_not_show(generator, whole):
     other = dataclasses.replace(generator, chunk=2)
     # Convolutions over other lengths may round differently: one step of 255 at most.
@@ -82,6 +85,7 @@ def test_every_input_counts(generator, whole, name):
     assert (made(generator, **{name: 7 if name == "seed" else None}) != whole).any()
 
 
+@pytest.mark.slow
 def test_what_comes_after_the_clip_does_not_matter(generator, whole):
     longer = np.concatenate([ALL.audio[: round(9 / 25 * 16_000)], np.zeros(0, np.float32)])
     assert len(longer) == len(ALL.audio) or len(ALL.audio) < 5760  # the speech is shorter: padded

@@ -101,6 +101,7 @@ def test_with_added_parts_at_zero_it_is_wan_to_the_bit():
     np.testing.assert_array_equal(run(model, x, t, heard), run(wan, x, t, text))
 
 
+@pytest.mark.slow
 def test_the_initialisation_is_silent_where_it_must_be():
     config = dataclasses.replace(DiTConfig.tiny(layers=1), audio=AUDIO, pose=POSE)
     model = create(lambda rngs: OmniHumanDiT(config, FLOAT32, rngs=rngs))
@@ -110,6 +111,7 @@ def test_the_initialisation_is_silent_where_it_must_be():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["text", "reference", "audio", "pose", "motion"])
 def test_each_condition_changes_the_output_and_dropping_it_for_one_clip_is_not_having_it(name):
     model, golden = omni(trained=True)
@@ -122,6 +124,7 @@ def test_each_condition_changes_the_output_and_dropping_it_for_one_clip_is_not_h
     np.testing.assert_allclose(mixed[1], without[1], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_latent_frame_hears_its_own_pixel_frames_and_the_window_around_them():
     """One block and no self-attention path between frames: gradients show who hears whom."""
     model, golden = omni(trained=True)
@@ -135,6 +138,7 @@ def test_a_latent_frame_hears_its_own_pixel_frames_and_the_window_around_them():
         assert set(np.flatnonzero(heard[latent])) == wide
 
 
+@pytest.mark.slow
 def test_audio_of_one_latent_frame_moves_no_other_before_self_attention():
     model, golden = omni(trained=True)
     graph, params = nnx.split(model.blocks)
@@ -162,6 +166,7 @@ def test_motion_latents_stand_in_for_the_first_noise():
     np.testing.assert_array_equal(run(model, x, t, given), run(model, other, t, given))
 
 
+@pytest.mark.slow
 def test_remat_changes_memory_not_gradients():
     model, golden = omni(trained=True)
     given = conditions(golden, "text", "reference", "audio", "pose")

@@ -68,6 +68,7 @@ def test_latents_and_frames_are_those_of_diffusers(golden, precision, tolerance)
 STREAMED = dict(rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, pytest.param(2, marks=slow), pytest.param(3, marks=slow)])
 def test_encoding_a_stream_is_encoding_the_whole(vae, golden, chunk):
     video = clip(golden)
@@ -79,6 +80,7 @@ def test_encoding_a_stream_is_encoding_the_whole(vae, golden, chunk):
     np.testing.assert_allclose(jnp.concatenate(pieces, 1), encode(vae, video), **STREAMED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, pytest.param(2, marks=slow), pytest.param(3, marks=slow)])
 def test_decoding_a_stream_is_decoding_the_whole(vae, golden, chunk):
     latents, cache, pieces = jnp.asarray(golden["noise"]), None, []
@@ -99,6 +101,7 @@ def test_a_cache_keeps_its_shapes_so_that_memory_and_program_are_constant(vae):
     assert jax.eval_shape(vae.encode_step, frames, first)[1] == first
 
 
+@pytest.mark.slow
 def test_no_frame_sees_the_future(vae, golden):
     video, latents = clip(golden), jnp.asarray(golden["noise"])
     for latent in (1, 2, 3):  # stands for frames 4 * latent - 3 to 4 * latent
@@ -117,6 +120,7 @@ def test_three_convolutions_of_frames_are_one_of_the_clip():
     np.testing.assert_allclose(conv_by_taps(x, kernel), conv3d(x, kernel), rtol=0, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_one_tile_is_the_whole(vae, golden):
     video, latents = clip(golden), jnp.asarray(golden["noise"])
     tiled = vae.encode_tiled(video, tile=64, overlap=8)
@@ -125,6 +129,7 @@ def test_one_tile_is_the_whole(vae, golden):
     np.testing.assert_allclose(tiled, decode(vae, latents), **STREAMED)
 
 
+@pytest.mark.slow
 @slow
 def test_tiles_differ_from_the_whole_only_where_they_overlap(golden):
     """With a network that looks at most as far as tiles overlap: 2 latents, 24 pixels."""

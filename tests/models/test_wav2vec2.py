@@ -125,6 +125,7 @@ def test_windows_join_without_a_seam_where_nothing_looks_further_than_the_margin
     assert np.abs(too_near - whole).max() > 0.1
 
 
+@pytest.mark.slow
 def test_windows_are_close_to_the_whole(network, sound):
     """With attention they differ by what it saw beyond the window, and by the group norm's statistics;
     random weights attend everywhere, so this is far from what trained ones do."""
