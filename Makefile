@@ -1,6 +1,5 @@
 # Two commands matter: `make demo` and `make test`. Both set up everything by themselves.
 PY := .venv/bin/python
-export JAX_PLATFORMS ?= cpu
 
 .PHONY: demo test check fmt setup
 .DEFAULT_GOAL := demo
@@ -17,7 +16,7 @@ test: setup  ## every test
 check: setup  ## the quick loop: format, lint, layers, types, tests not marked slow
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
-	@.venv/bin/lint-imports --no-logo 2>/dev/null || .venv/bin/lint-imports
+	@.venv/bin/lint-imports --no-logo
 	@.venv/bin/mypy
 	@$(PY) -m pytest -n 2 -q -m "not slow"
 

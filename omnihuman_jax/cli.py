@@ -52,6 +52,8 @@ def _environment() -> None:
         # transformers advises against having no torch, which is what we want.
         "TRANSFORMERS_VERBOSITY": "error",
         "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+        # Its retries are not news; if all fail, our one line says so.
+        "HF_HUB_VERBOSITY": "error",
     }.items():
         os.environ.setdefault(name, value)
 

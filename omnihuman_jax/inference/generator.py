@@ -85,7 +85,18 @@ class Generator:
         return self.decode(latents, request.frames or request.grid.frames, report)
 
     def _check(self, request: Request) -> None:
-        """Refuse what the transformer has no input for, before any network is read."""
+        """Refuse what the model has no network or no input for, before anything is read."""
+        texts = request.text is not None or request.negative_text is not None
+        wanted = {
+            "dit": True,
+            "vae": True,
+            "text_encoder": texts,
+            "audio_encoder": request.audio is not None,
+        }
+        for network in (name for name, needed in wanted.items() if needed):
+            self.model.config(network)
+        if texts and self.model.manifest.tokenizer is None:
+            self.model.tokenizer()  # says what is missing
         config, name = self.model.config("dit"), self.model.path
         if request.audio is not None and config.audio is None:
             raise InputError(

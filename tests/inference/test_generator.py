@@ -98,6 +98,14 @@ def test_a_pose_of_other_joints_is_refused_before_any_work(generator):
         generator(dataclasses.replace(ALL, pose=np.zeros((3, 5, 3), np.float32)))
 
 
+@pytest.mark.parametrize("missing", ["vae", "text_encoder", "audio_encoder", "tokenizer"])
+def test_a_model_without_a_part_says_so_before_any_work(missing):
+    configs = {name: config for name, config in CONFIGS.items() if name != missing}
+    kind = None if missing == "tokenizer" else BYTES
+    with pytest.raises(InputError, match=f"no {missing}"):
+        Generator(Untrained("half", Manifest(configs, {}, tokenizer=kind)))(ALL)
+
+
 def test_plain_wan_refuses_audio():
     plain = CONFIGS | {"dit": DiTConfig.tiny()}
     generator = Generator(Untrained("wan", Manifest(plain, {}, tokenizer=BYTES)))
