@@ -158,6 +158,27 @@ def test_reference_tokens_stand_at_time_zero_and_keep_their_place():
     assert not np.array_equal(turns[:, 4:8, :22], turns[:, 12:, :22])
 
 
+def test_a_reference_is_the_same_picture_at_time_zero():
+    """A reference equal to a one-frame video has the same tokens, places and, at t = 0, modulation, and
+    attention over doubled keys is attention. At any other t the video is noisy and the reference is not.
+    """
+    model, golden = plain()
+    x = golden["x"][:, :1]
+    for t, same in ((jnp.zeros(2), True), (jnp.full(2, 0.5), False)):
+        got = run(model, x, t, Conditions(text=golden["text"], reference=x))
+        want = np.asarray(run(model, x, t, Conditions(text=golden["text"])))
+        assert (error(got, want) < 1e-5) == same
+
+
+def test_motion_latents_are_clean_latents_at_time_zero():
+    model, golden = plain()
+    x, motion = golden["x"], golden["x"][::-1, :2]
+    for t, same in ((jnp.zeros(2), True), (jnp.full(2, 0.5), False)):
+        got = run(model, x, t, Conditions(motion=motion))
+        want = np.asarray(run(model, jnp.concatenate([motion, x[:, 2:]], 1), t, Conditions()))
+        assert (error(got, want) < 1e-5) == same
+
+
 def test_motion_latents_stand_in_for_the_first_noise():
     model, golden = omni(trained=True)
     given = conditions(golden, "text", "motion")
