@@ -20,7 +20,7 @@ DESCRIPTION = "Make a video of a person from a picture, a voice, a pose, a text,
 EPILOG = """examples:
   omnihuman generate                                      the built-in portrait and speech
   omnihuman generate --reference me.jpg --audio hello.mp3 --out hello.mp4
-  omnihuman generate --model wan1.3b --text "a singer on a stage" --size 480x832 --frames 81
+  omnihuman generate --model models/wan-1.3b --text "a singer on a stage" --size 480x832 --frames 81
 """
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="length (default: that of the audio or pose, at most the model's clip)",
     )
-    add("--frames", type=int, metavar="N", help="length in frames, 4n+1, instead of --seconds")
+    add("--frames", type=int, metavar="N", help="length in frames, 4n+1 (default: by --seconds)")
     add(
         "--size",
         type=_size,
@@ -72,8 +72,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="height x width, multiples of 16 (default: the reference's shape at the model's area)",
     )
     add("--fps", type=float, metavar="N", help="frames a second (default: the model's)")
-    sampling = parser.add_argument_group("sampling")
-    add = sampling.add_argument
+    _add_sampling(parser.add_argument_group("sampling").add_argument)
+    parser.add_argument("--quiet", action="store_true", help="no progress bars (default: shown)")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object, last (default: lines)"
+    )
+
+
+def _add_sampling(add: Callable[..., Any]) -> None:
     add("--steps", type=int, metavar="N", help="steps from noise to video (default: the model's)")
     add(
         "--sampler",
@@ -100,17 +106,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="constant",
         help="how guidance goes to --guidance-end over the steps (default: constant)",
     )
-    add("--guidance-end", type=float, metavar="X", help="both scales at the last step")
+    add(
+        "--guidance-end",
+        type=float,
+        metavar="X",
+        help="both scales at the last step, with --anneal (default: none)",
+    )
     add("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
     add(
         "--precision",
         choices=PRECISIONS,
         default="auto",
         help="of weights and matmuls; auto is float32 on CPU, else bfloat16 (default: auto)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bars (default: shown)")
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object, last (default: lines)"
     )
 
 
