@@ -3,10 +3,17 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Bool, Float, UInt32
+
+if TYPE_CHECKING:
+    from jax import Array
+else:
+    Array = jax.Array | np.ndarray  # a host's part is numpy until it goes to the devices
 
 # From weak to strong (OmniHuman-1, section 3.1; section 3.2 once words it the other way round, which
 # contradicts its principle 2). Motion frames are context, not a driver, and have no rank.
@@ -54,12 +61,29 @@ class Conditions:
         mask = clips if before is None else before & clips
         return dataclasses.replace(self, present={**self.present, name: mask})
 
-    def mask(self, name: str, value: Array, null: Array) -> Array:
+    def mask(self, name: str, value: jax.Array, null: jax.Array) -> jax.Array:
         """`value` for clips that have condition `name`, `null` (broadcast against it) for the others."""
         mask = self.present.get(name)
         if mask is None:
             return value
         return jnp.where(mask.reshape(-1, *[1] * (value.ndim - 1)), value, null)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Batch:
+    """What a training step reads: clips of one grid, and what may steer them.
+
+    Attributes:
+        latents: of the clips, normalised by the VAE's statistics.
+        conditions: with `present` for every condition; motion is cut from `latents` by the step.
+        sample: a number a clip, from its id and the epoch it is read in: randomness is a function of
+            (seed, step, sample), never of the place in the batch.
+    """
+
+    latents: Float[Array, "B T H W C"]
+    conditions: Conditions
+    sample: UInt32[Array, "B"]
 
 
 NAMES = (*STRENGTH, "motion")

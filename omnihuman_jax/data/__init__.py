@@ -1,0 +1,1 @@
+"""From raw video to Batch. Knows no network: encoders are passed in."""

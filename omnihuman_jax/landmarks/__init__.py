@@ -1,0 +1,1 @@
+"""Face, body and hand keypoints of real people, from models that a package carries."""

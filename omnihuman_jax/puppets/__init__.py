@@ -1,0 +1,1 @@
+"""The procedural world of talking figures, in which everything about a clip is known."""

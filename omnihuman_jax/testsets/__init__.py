@@ -1,0 +1,1 @@
+"""Evaluation sets as TensorFlow Datasets, without TensorFlow."""
