@@ -7,10 +7,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from omnihuman_jax import __version__, cli_convert, cli_generate
+from omnihuman_jax import (
+    __version__,
+    cli_convert,
+    cli_data,
+    cli_generate,
+    cli_preprocess,
+    cli_puppets,
+    cli_testset,
+)
 from omnihuman_jax.errors import InputError
 
-VERBS = {"generate": cli_generate, "convert": cli_convert}
+VERBS = {
+    "generate": cli_generate,
+    "convert": cli_convert,
+    "puppets": cli_puppets,
+    "preprocess": cli_preprocess,
+    "data": cli_data,
+    "testset": cli_testset,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

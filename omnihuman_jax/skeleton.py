@@ -27,7 +27,9 @@ BODY_NAMES = (
 JOINTS = 133
 BODY = slice(0, 17)
 FEET = slice(17, 23)  # left big toe, small toe, heel; then right
-FACE = slice(23, 91)  # the 68 points of iBUG: jaw 17, brows 10, nose 9, eyes 12, outer lips 12, inner 8
+FACE = slice(
+    23, 91
+)  # the 68 points of iBUG: jaw 17, brows 10, nose 9, eyes 12, outer lips 12, inner 8
 LEFT_HAND = slice(91, 112)  # wrist, then thumb, index, middle, ring, little: four points each
 RIGHT_HAND = slice(112, 133)
 

@@ -4,15 +4,33 @@ import contextlib
 import functools
 import io
 import os
+import random
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+from urllib.parse import quote
+
+import numpy as np
+from jaxtyping import UInt8
 
 from omnihuman_jax.errors import InputError
 
 GCS = "gs://"
+CONNECTIONS = 64  # kept open
+TRIES = 8  # of a ranged read, about half a minute in all
+FIRST_WAIT, LONGEST_WAIT = 0.25, 16  # seconds between them, doubling
+TIMEOUT = (20, 60)  # seconds: to connect, and between two packets
+CHUNK = 1 << 18  # bytes that one step of a download copies: they stay in the processor's cache
+REUSED, IDLE = (
+    1 << 18,
+    1 << 26,
+)  # bytes: pieces of memory from this size are reused; kept of each size
 
 
 def is_remote(path: str) -> bool:
@@ -35,6 +53,11 @@ def is_file(path: str) -> bool:
 
 def files(folder: str, *, deep: bool = True) -> dict[str, int]:
     """The files in `folder`, and in its sub-folders if `deep`: path relative to it -> bytes, sorted."""
+    return {name: found[0] for name, found in identities(folder, deep=deep).items()}
+
+
+def identities(folder: str, *, deep: bool = True) -> dict[str, list[int]]:
+    """As `files`, with every file's `identity`."""
     if not is_remote(folder):
         root = Path(folder)
         found = (
@@ -42,11 +65,13 @@ def files(folder: str, *, deep: bool = True) -> dict[str, int]:
             for p in root.glob("**/*" if deep else "*")
             if p.is_file()
         )
-        return {name: p.stat().st_size for name, p in sorted(found)}
+        return {name: _identity(p.stat()) for name, p in sorted(found)}
     bucket, prefix = _split(folder.rstrip("/") + "/")
     with _explained(folder):
         blobs = list(_client().list_blobs(bucket, prefix=prefix, delimiter=None if deep else "/"))
-    return {b.name[len(prefix) :]: b.size for b in blobs if not b.name.endswith("/")}
+    return {
+        b.name[len(prefix) :]: [b.size, b.generation] for b in blobs if not b.name.endswith("/")
+    }
 
 
 def identity(path: str) -> list[int]:
@@ -57,14 +82,17 @@ def identity(path: str) -> list[int]:
     """
     if not is_remote(path):
         try:
-            stat = os.stat(path)
+            return _identity(os.stat(path))
         except FileNotFoundError as why:
             raise InputError(f"There is no file {path}.") from why
-        return [stat.st_size, stat.st_mtime_ns]
     with _explained(path):
         blob = _blob(path)
         blob.reload()
     return [blob.size, blob.generation]
+
+
+def _identity(stat: os.stat_result) -> list[int]:
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def read_bytes(path: str) -> bytes:
@@ -143,42 +171,212 @@ def free_bytes(folder: str) -> int | None:
 
 
 class Reader:
-    """A file open for reading ranges. `observer`, if set, is shown every range that is read."""
+    """One version of a file, open for reading ranges from any thread.
 
-    def __init__(self, path: str) -> None:
-        """Raises: InputError: it is not there, or may not be read."""
+    If the file is replaced, reads go on in the old version (disk) or fail (gs://); they never mix. On
+    gs://, what the network or the service interrupts is tried again, from where it broke off.
+    `observer`, if set, is shown every range that `read` reads.
+    """
+
+    def __init__(self, path: str, pinned: Sequence[int] | None = None) -> None:
+        """Open a file; if `pinned` is given, only in the version that has this `identity`.
+
+        Raises:
+            InputError: it is not there, may not be read, or is not in that version any more.
+        """
         self.path = path
-        self.size = identity(path)[0]
         self.observer: Any = None
-        self._source: Any = _blob(path) if is_remote(path) else open(path, "rb")  # noqa: SIM115
+        self._fd: int | None = None
+        if is_remote(path):
+            self.size, self._generation = pinned or identity(path)
+            return
+        try:
+            self._fd = os.open(path, os.O_RDONLY)
+        except FileNotFoundError as why:
+            raise InputError(f"There is no file {path}.") from why
+        except (IsADirectoryError, PermissionError) as why:
+            raise InputError(f"Cannot read {path}: {why.strerror}.") from why
+        self._close = weakref.finalize(self, os.close, self._fd)
+        found = _identity(os.fstat(self._fd))
+        if pinned is not None and list(pinned) != found:
+            raise _replaced(path)
+        self.size = found[0]
 
     def read(self, offset: int, length: int) -> bytes:
         """`length` bytes from `offset`.
 
         Raises:
-            InputError: the file ends before that.
+            InputError: the file ends before that, or was replaced.
+            ConnectionError: gs:// did not answer, however often it was asked.
         """
+        self._check(offset, length)
+        if self._fd is None:
+            data = self._filled(offset, length)
+        else:
+            data = os.pread(self._fd, length, offset)
+            if len(data) < length:  # Linux reads 2 GB at a time
+                data += self._filled(offset + len(data), length - len(data))
+        if self.observer is not None:
+            self.observer(offset, data)
+        return data
+
+    def view(self, offset: int, length: int) -> UInt8[np.ndarray, "length"]:
+        """As `read`, as a read-only array, in memory that is used again when nothing refers to it."""
+        self._check(offset, length)
+        array = _buffer(length)
+        self._fill(offset, memoryview(array))
+        array.flags.writeable = False
+        return array
+
+    def close(self) -> None:
+        """No more is read. Without it, the file is closed when the last reference goes."""
+        if self._fd is not None:
+            self._close()
+
+    def _check(self, offset: int, length: int) -> None:
         if offset < 0 or offset + length > self.size:
             raise InputError(
                 f"{self.path} is cut short: bytes {offset} to {offset + length} are needed, "
                 f"it has {self.size}. Download it again."
             )
-        data = b"" if length == 0 else self._read(offset, length)
-        if self.observer is not None:
-            self.observer(offset, data)
-        return data
 
-    def _read(self, offset: int, length: int) -> bytes:
-        if is_remote(self.path):
-            with _explained(self.path):
-                end = offset + length - 1  # inclusive
-                return cast(bytes, self._source.download_as_bytes(start=offset, end=end))
-        self._source.seek(offset)
-        return cast(bytes, self._source.read(length))
+    def _filled(self, offset: int, length: int) -> bytes:
+        data = bytearray(length)
+        self._fill(offset, memoryview(data))
+        return bytes(data)
 
-    def close(self) -> None:
-        if not is_remote(self.path):
-            self._source.close()
+    def _fill(self, offset: int, into: memoryview) -> None:
+        if self._fd is None:
+            _download(self.path, self._generation, offset, into)
+            return
+        at = 0
+        while at < len(into):
+            count = os.preadv(self._fd, [into[at:]], offset + at)
+            if count == 0:
+                raise InputError(f"{self.path} was cut short while it was read. Copy it again.")
+            at += count
+
+
+def _download(path: str, generation: int, offset: int, into: memoryview) -> None:
+    """Fill `into` from one generation of an object; what breaks off goes on from there.
+
+    Not by the client's `download_as_bytes`, which copies every byte several times.
+    """
+    from google.auth.exceptions import TransportError
+    from urllib3.exceptions import HTTPError
+
+    at, why, end = 0, "", offset + len(into)
+    for trial in range(TRIES if into else 0):
+        if trial:
+            time.sleep(min(FIRST_WAIT * 2 ** (trial - 1), LONGEST_WAIT) * random.uniform(0.5, 1))
+        try:
+            with _ask(path, generation, offset + at, end) as answer:
+                if answer.status != 206:
+                    why = f"{answer.status} {answer.reason}"
+                    _check_answer(path, answer.status)
+                    continue
+                if answer.headers.get("X-Goog-Generation", str(generation)) != str(generation):
+                    raise _replaced(path)
+                # urllib3's own readinto reads into memory of its own first.
+                body = getattr(answer, "_fp", answer)
+                while count := body.readinto(into[at : at + CHUNK]):
+                    at += count
+                if at == len(into):
+                    answer.release_conn()
+            why = "it ended too early"
+        except (HTTPError, HTTPException, TransportError, OSError) as error:
+            why = " ".join(str(error).split()) or type(error).__name__
+        if at == len(into):
+            return
+    if into:
+        raise ConnectionError(f"Cannot read {path}, after {TRIES} tries: {why}.")
+
+
+def _ask(path: str, generation: int, start: int, end: int) -> Any:
+    """The answer, its body yet to be read, to a request for bytes `start` to `end` of an object."""
+    from google.auth.transport.requests import Request
+    from urllib3 import Timeout
+
+    bucket, name = _split(path)
+    place = f"/download/storage/v1/b/{bucket}/o/{quote(name, safe='')}"
+    headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+    client = _client()
+    client._http.credentials.before_request(
+        Request(client._http), "GET", client.api_endpoint + place, headers
+    )
+    return _connections(client).urlopen(
+        "GET",
+        f"{place}?alt=media&generation={generation}",
+        headers=headers,
+        preload_content=False,
+        retries=False,
+        timeout=Timeout(connect=TIMEOUT[0], read=TIMEOUT[1]),
+    )
+
+
+@functools.lru_cache(1)
+def _connections(client: Any) -> Any:
+    """The connections of the client's session: with the proxy, certificates and authorities it uses.
+
+    Below `requests`, which takes half a millisecond of a request.
+    """
+    from requests import Request
+
+    session, endpoint = client._http, client.api_endpoint
+    request = Request("GET", endpoint).prepare()
+    settings = session.merge_environment_settings(endpoint, {}, None, None, None)
+    return session.get_adapter(endpoint).get_connection_with_tls_context(
+        request, settings["verify"], proxies=settings["proxies"], cert=settings["cert"]
+    )
+
+
+def _check_answer(path: str, status: int) -> None:
+    """Raise what no other try will mend."""
+    if status in (404, 412):
+        raise _replaced(path)
+    if status == 403:
+        raise _no_access(path)
+
+
+def _replaced(path: str) -> InputError:
+    return InputError(f"{path} was replaced or removed since it was opened; open the new one.")
+
+
+def _no_access(path: str) -> InputError:
+    return InputError(
+        f"No access to {path}; give this account the role Storage Object User on the bucket, "
+        "or log in with `gcloud auth application-default login`."
+    )
+
+
+class _Lease:
+    """Memory that goes back to `_idle` with the last array that refers to it.
+
+    Fresh memory costs more than reading into it: the system zeroes each of its pages when it is first
+    touched (a thousand in a record of 4 MB), and takes them back when the record is dropped.
+    """
+
+    def __init__(self, size: int) -> None:
+        idle = _idle.setdefault(size, deque(maxlen=IDLE // size))
+        try:
+            self._memory = idle.pop()
+        except IndexError:
+            self._memory = bytearray(size)
+        weakref.finalize(self, idle.append, self._memory).atexit = False
+
+    def __buffer__(self, flags: int) -> memoryview:
+        return memoryview(self._memory)
+
+
+_idle: dict[int, deque[bytearray]] = {}
+
+
+def _buffer(length: int) -> UInt8[np.ndarray, "length"]:
+    """Memory for `length` bytes; large pieces are used again."""
+    if not REUSED <= length <= IDLE:
+        return np.empty(length, np.uint8)
+    step = 1 << (length.bit_length() - 4)  # at most an eighth is left over
+    return np.frombuffer(_Lease(-(-length // step) * step), np.uint8)[:length]
 
 
 @functools.cache
@@ -186,12 +384,22 @@ def _client() -> Any:
     # Imported here: a second of start-up that local runs need not pay. STORAGE_EMULATOR_HOST is
     # honoured by the client itself, which is then anonymous.
     from google.auth.exceptions import DefaultCredentialsError
-    from google.cloud import storage
+    from google.cloud.storage import Client
+    from requests.adapters import HTTPAdapter
 
     try:
-        return storage.Client()
+        client = Client()
     except (DefaultCredentialsError, OSError):  # OSError: credentials, but no default project
-        return storage.Client.create_anonymous_client()  # public buckets can be read by anyone
+        client = Client.create_anonymous_client()  # public buckets can be read by anyone
+    session = client._http
+    for prefix, adapter in list(session.adapters.items()):
+        if type(adapter) is HTTPAdapter:  # not the one that shows a certificate of this machine
+            session.mount(prefix, HTTPAdapter(pool_maxsize=CONNECTIONS))
+    return client
+
+
+# A child process must not speak on its parent's connections.
+os.register_at_fork(after_in_child=lambda: _client.cache_clear())
 
 
 def _split(path: str) -> tuple[str, str]:
@@ -216,7 +424,6 @@ def _explained(path: str) -> Iterator[None]:
     except exceptions.NotFound as why:
         raise InputError(f"There is no {path}.") from why
     except (exceptions.Forbidden, exceptions.Unauthorized) as why:
-        raise InputError(
-            f"No access to {path}; give this account the role Storage Object User on the bucket, "
-            "or log in with `gcloud auth application-default login`."
-        ) from why
+        raise _no_access(path) from why
+    except (exceptions.RetryError, exceptions.ServerError) as why:
+        raise ConnectionError(f"Google Cloud Storage did not answer for {path}: {why}") from why

@@ -31,6 +31,7 @@ _STORAGES: Mapping[str, np.dtype] = {
     "BoolStorage": np.dtype("?"),
 }
 _LARGEST_PICKLE = 100 << 20  # one of names; that of UMT5-XXL has 20 kB
+_DEEPEST = 8  # lists in lists
 _WRAPPERS = (
     "state_dict",
     "model_state_dict",
@@ -51,11 +52,75 @@ def extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
 def entries(file: storage.Reader) -> Iterator[Entry]:
     """Name, shape, dtype, offset in the file (bytes) and strides (elements) of every tensor.
 
-    The archive has ROOT/data.pkl and the raw bytes ROOT/data/KEY, all uncompressed.
+    Raises:
+        InputError: not such an archive, cut short, or a pickle of anything but a dict of tensors.
+    """
+    archive = _Archive.read(file)
+    for name, view in _views(file.path, archive.pickled).items():
+        yield archive.entry(name, view)
+
+
+def contents(file: storage.Reader) -> Any:
+    """All that the archive holds: dicts, lists, words and numbers, with the Entry of each tensor.
+
+    A tensor is named by the way to it: "contexts.3" is the fourth in the list `contexts`.
 
     Raises:
-        InputError: not such an archive, cut short, or a pickle of anything but tensors.
+        InputError: not such an archive, cut short, or a pickle of anything else.
     """
+    archive = _Archive.read(file)
+    return _with_entries(archive, "", _unpickled(file.path, archive.pickled), _DEEPEST)
+
+
+def _with_entries(archive: "_Archive", name: str, value: Any, levels: int) -> Any:
+    if isinstance(value, _View):
+        return archive.entry(name, value)
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if levels == 0:
+        raise InputError(f"{archive.file.path}: {name} is nested too deep.")
+    if isinstance(value, list | tuple):
+        return [
+            _with_entries(archive, f"{name}.{i}" if name else str(i), each, levels - 1)
+            for i, each in enumerate(value)
+        ]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {
+            key: _with_entries(archive, f"{name}.{key}" if name else key, each, levels - 1)
+            for key, each in value.items()
+        }
+    raise InputError(f"{archive.file.path}: {name or 'it'} is a {type(value).__name__}.")
+
+
+@dataclass(frozen=True)
+class _Archive:
+    """ROOT/data.pkl, and where the raw bytes ROOT/data/KEY are; all uncompressed."""
+
+    file: storage.Reader
+    root: str
+    members: Mapping[str, zipfile.ZipInfo]
+    pickled: bytes
+
+    @classmethod
+    def read(cls, file: storage.Reader) -> "_Archive":
+        return cls(file, *_members(file))
+
+    def entry(self, name: str, view: "_View") -> Entry:
+        """Where the bytes of a tensor are. Raises: InputError: it cannot be, or they are not all there."""
+        path = self.file.path
+        _check(path, name, view)
+        entry = self.members.get(f"{self.root}data/{view.storage.key}")
+        offset = view.offset * view.storage.dtype.itemsize
+        needed = offset + extent(view.shape, view.strides) * view.storage.dtype.itemsize
+        if entry is None or entry.file_size < needed:
+            raise InputError(f"{path}: the bytes of tensor {name} are not all there.")
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise InputError(f"{path} is compressed; save it again with torch.save, unzipped.")
+        start = _data_start(self.file, entry) + offset
+        return name, view.shape, view.storage.dtype, start, view.strides
+
+
+def _members(file: storage.Reader) -> tuple[str, dict[str, zipfile.ZipInfo], bytes]:
     if file.size < 4 or file.read(0, 4) != b"PK\x03\x04":
         raise InputError(
             f"{file.path} is not a zip archive of torch: cut short, or written by torch before 1.6. "
@@ -79,16 +144,7 @@ def entries(file: storage.Reader) -> Iterator[Entry]:
         raise InputError(
             f"{file.path} was written on a big-endian machine; save it again elsewhere."
         )
-    for name, view in _views(file.path, pickled).items():
-        entry = members.get(f"{root}data/{view.storage.key}")
-        offset = view.offset * view.storage.dtype.itemsize
-        needed = offset + extent(view.shape, view.strides) * view.storage.dtype.itemsize
-        if entry is None or entry.file_size < needed:
-            raise InputError(f"{file.path}: the bytes of tensor {name} are not all there.")
-        if entry.compress_type != zipfile.ZIP_STORED:
-            raise InputError(f"{file.path} is compressed; save it again with torch.save, unzipped.")
-        start = _data_start(file, entry) + offset
-        yield name, view.shape, view.storage.dtype, start, view.strides
+    return root, members, pickled
 
 
 @dataclass(frozen=True)
@@ -139,29 +195,40 @@ class _TensorUnpickler(pickle.Unpickler):
         return _Storage(str(key), _STORAGES[dtype])
 
 
-def _views(path: str, pickled: bytes) -> dict[str, _View]:
-    """The tensors that the pickle names; it may build nothing else."""
+def _unpickled(path: str, pickled: bytes) -> Any:
+    """What the pickle holds; it may build nothing but tensors, dicts, lists, words and numbers."""
     try:
-        found = _TensorUnpickler(io.BytesIO(pickled)).load()
+        return _TensorUnpickler(io.BytesIO(pickled)).load()
     except InputError as why:
         raise InputError(
             f"{path} is refused: {why}. Only tensors are read from a pickle; save the weights alone."
         ) from None
     except Exception as why:  # A broken pickle can raise anything; all mean the same.
         raise InputError(f"{path} has a pickle that cannot be read ({why!r}).") from why
+
+
+def _views(path: str, pickled: bytes) -> dict[str, _View]:
+    """The tensors that the pickle names."""
+    found = _unpickled(path, pickled)
     for wrapper in _WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
     if not isinstance(found, dict):
         raise InputError(f"{path} holds a {type(found).__name__}; a dict of tensors is needed.")
     for name, view in found.items():
-        sound = isinstance(view, _View) and isinstance(view.storage, _Storage)
-        if not sound or not isinstance(name, str) or len(view.shape) != len(view.strides):
+        if not isinstance(name, str):
             raise InputError(f"{path}: entry {name!r} is not a tensor.")
-        numbers = (view.offset, *view.shape, *view.strides)
-        if not all(isinstance(number, int) and number >= 0 for number in numbers):
-            raise InputError(f"{path}: tensor {name} has an impossible shape.")
+        _check(path, name, view)
     return found
+
+
+def _check(path: str, name: str, view: Any) -> None:
+    sound = isinstance(view, _View) and isinstance(view.storage, _Storage)
+    if not sound or len(view.shape) != len(view.strides):
+        raise InputError(f"{path}: entry {name!r} is not a tensor.")
+    numbers = (view.offset, *view.shape, *view.strides)
+    if not all(isinstance(number, int) and number >= 0 for number in numbers):
+        raise InputError(f"{path}: tensor {name} has an impossible shape.")
 
 
 def _data_start(file: storage.Reader, entry: zipfile.ZipInfo) -> int:

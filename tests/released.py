@@ -32,7 +32,11 @@ TINY: Mapping[str, Any] = {
 }
 AUDIO = AudioConfig(width=6, layers=3, window=3, hidden=8)
 POSE = PoseConfig(joints=5, hidden=8, channels=2)
-_STORAGES = {"float32": "FloatStorage", "bfloat16": "BFloat16Storage"}
+_STORAGES = {
+    "float32": "FloatStorage",
+    "float16": "HalfStorage",
+    "bfloat16": "BFloat16Storage",
+}
 
 
 def torch_shapes(network: str, config: Any, layout: str) -> dict[str, tuple[int, ...]]:
@@ -83,23 +87,27 @@ def write_zip(
         archive.writestr(f"{root}/version", "3\n")
 
 
+def plain(value: Any) -> bytes:
+    """Opcodes that put a plain value on the stack."""
+    return pickle.dumps(value, 2)[2:-1]  # without the protocol and the stop
+
+
+def tensor_opcodes(number: int, shape: Sequence[int], dtype: Any) -> bytes:
+    """Opcodes that put a tensor on the stack, whose bytes are the archive's data/NUMBER."""
+    ordered = b"ccollections\nOrderedDict\n)R"
+    strides = tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
+    kind = f"ctorch\n{_STORAGES[np.dtype(dtype).name]}\n".encode()
+    count = plain(int(np.prod(shape)))
+    stored = b"(" + plain("storage") + kind + plain(str(number)) + plain("cpu") + count + b"tQ"
+    arguments = stored + plain(0) + plain(tuple(shape)) + plain(strides) + plain(False) + ordered
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + arguments + b"tR"
+
+
 def _pickled(shapes: Mapping[str, tuple[Sequence[int], Any]], extra: bytes) -> bytes:
     """The pickle that torch writes for these tensors, opcode by opcode (see `pickletools.dis`)."""
-
-    def plain(value: Any) -> bytes:
-        return pickle.dumps(value, 2)[2:-1]  # without the protocol and the stop
-
-    ordered = b"ccollections\nOrderedDict\n)R"
-    out = b"\x80\x02" + extra + ordered + b"("
+    out = b"\x80\x02" + extra + b"ccollections\nOrderedDict\n)R("
     for number, (name, (shape, dtype)) in enumerate(shapes.items()):
-        strides = tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
-        kind = f"ctorch\n{_STORAGES[np.dtype(dtype).name]}\n".encode()
-        count = plain(int(np.prod(shape)))
-        stored = b"(" + plain("storage") + kind + plain(str(number)) + plain("cpu") + count + b"tQ"
-        arguments = (
-            stored + plain(0) + plain(tuple(shape)) + plain(strides) + plain(False) + ordered
-        )
-        out += plain(name) + b"ctorch._utils\n_rebuild_tensor_v2\n(" + arguments + b"tR"
+        out += plain(name) + tensor_opcodes(number, shape, dtype)
     return out + b"u."
 
 

@@ -12,7 +12,7 @@ def test_every_file_has_its_line_on_the_map():
     files = [*ROOT.glob("omnihuman_jax/**/*.py"), *ROOT.glob("benchmarks/*.py")]
     names = sorted(path.name for path in files if "__pycache__" not in path.parts)
     shown = sorted(name for name in listed if name.endswith(".py"))
-    tests = ["__init__.py", "conftest.py", "typecheck.py", "released.py", "cloud.py"]
+    tests = ["__init__.py", "conftest.py", "typecheck.py", "released.py", "cloud.py", "faults.py"]
     assert shown == sorted(names + tests)
 
 

@@ -1,5 +1,6 @@
 """Files behave the same on disk and in the cloud."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,52 @@ def test_identity_changes_with_the_content(root: str) -> None:
     assert storage.identity(path) == before
     storage.write_bytes(path, b"two!")
     assert storage.identity(path) != before
+
+
+def test_a_reader_keeps_to_one_version(root: str) -> None:
+    path = storage.join(root, "changing")
+    storage.write_bytes(path, bytes(range(200)))
+    assert storage.identities(root) | {} == {
+        name: storage.identity(storage.join(root, name)) for name in storage.files(root)
+    }
+    before = storage.identity(path)
+    reader = storage.Reader(path, before)
+    view = reader.view(7, 3)
+    assert view.tolist() == [7, 8, 9] and not view.flags.writeable
+    storage.write_bytes(path, bytes(200))
+    try:
+        assert reader.read(7, 3) == b"\7\10\11"  # a disk still has it
+    except InputError as why:
+        assert storage.is_remote(root) and "was replaced or removed" in str(why)
+    if not storage.is_remote(root):  # gs:// says so at the first read
+        with pytest.raises(InputError, match="was replaced or removed"):
+            storage.Reader(path, before)
+    assert storage.Reader(path, storage.identity(path)).read(7, 3) == bytes(3)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_child_process_has_connections_of_its_own(cloud: str) -> None:
+    """A parent's connection, used by both, would mix their answers."""
+    storage.write_bytes(f"{cloud}/one", b"1" * 1000)
+    reader = storage.Reader(f"{cloud}/one")
+    assert reader.read(0, 3) == b"111"
+    client = storage._client()
+    child = os.fork()
+    if child == 0:
+        good = reader.read(3, 3) == b"111" and storage._client() is not client
+        os._exit(0 if good else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert reader.read(6, 3) == b"111" and storage._client() is client
+
+
+def test_a_file_cut_short_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "cut"
+    path.write_bytes(bytes(200))
+    reader = storage.Reader(str(path))
+    os.truncate(path, 100)
+    for read in (reader.read, reader.view):
+        with pytest.raises(InputError, match="was cut short while it was read"):
+            read(50, 100)
 
 
 def test_a_missing_file_is_named(root: str) -> None:

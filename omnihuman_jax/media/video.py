@@ -1,6 +1,6 @@
 """The only place that writes video, with its sound, and that measures what was written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -33,7 +33,7 @@ class VideoWriter:
 
     The file appears when the block ends well. After an error or an interruption there is none, and
     a file of that name from before is still there. The sound starts with the first frame; it is cut,
-    or goes on in silence, to the length of the video.
+    or goes on in silence, to the length of the video. `encoding` are options of libx264.
 
     Raises:
         InputError: a name that does not end in .mp4, an odd or absurd size, a frame rate that is no
@@ -49,6 +49,7 @@ class VideoWriter:
         fps: int | float | Fraction,
         sound: Float32[np.ndarray, "samples"] | None = None,
         rate: int = 16_000,
+        encoding: Mapping[str, str] = QUALITY,
     ) -> None:
         for name, size in (("height", height), ("width", width)):
             if size % 2 or not 16 <= size <= 8192:
@@ -64,6 +65,7 @@ class VideoWriter:
         self.height, self.width = height, width
         self.fps = Fraction(fps).limit_denominator(1001)  # 29.97002997 is 30000/1001
         self._sound = None if sound is None else (sound, rate)
+        self._encoding = dict(encoding)
         self._stack = ExitStack()
 
     def __enter__(self) -> "VideoWriter":
@@ -74,7 +76,9 @@ class VideoWriter:
                     f"file:{part}", "w", format="mp4", options={"movflags": "+faststart"}
                 )
             stack.push(self._close)
-            self._video = _video_track(self._container, self.height, self.width, self.fps)
+            self._video = _video_track(
+                self._container, self.height, self.width, self.fps, self._encoding
+            )
             self._track = self._sound and _SoundTrack(self._container, *self._sound)
             self._stack = stack.pop_all()
         return self
@@ -135,9 +139,9 @@ class VideoWriter:
 
 
 def _video_track(
-    container: OutputContainer, height: int, width: int, fps: Fraction
+    container: OutputContainer, height: int, width: int, fps: Fraction, encoding: dict[str, str]
 ) -> av.VideoStream:
-    track = container.add_stream("libx264", rate=fps, options=QUALITY)
+    track = container.add_stream("libx264", rate=fps, options=encoding)
     track.height, track.width, track.pix_fmt = height, width, "yuv420p"
     track.codec_context.time_base = 1 / fps
     # Unless told, players take small videos for BT.601 and large ones for BT.709.

@@ -344,15 +344,16 @@ def _encode(
 
 
 def resample(
-    features: Float[Array, "B S layers A"], frames: int, fps: float
+    features: Float[Array, "B S layers A"], frames: int, fps: float, start: float = 0.0
 ) -> Float[Array, "B F layers A"]:
-    """Features at the middle of each of `frames` video frames, (f + 1/2) / fps seconds; linear between
-    the two nearest, whose own middles are at (320 k + 200) / 16000; the end ones held beyond the ends.
+    """Features at the middle of each of `frames` video frames, start + (f + 1/2) / fps seconds; linear
+    between the two nearest, whose own middles are at (320 k + 200) / 16000; the end ones held beyond
+    the ends.
     """
     if frames < 1 or not fps > 0:
         raise InputError(f"Video needs frames and a frame rate, got {frames=} {fps=}.")
     # Positions are known before tracing, so float64: float32 is a sample off after 17 minutes.
-    seconds = (np.arange(frames) + 0.5) / fps
+    seconds = start + (np.arange(frames) + 0.5) / fps
     position = (seconds * SAMPLE_RATE - REACH / 2) / STRIDE
     position = np.clip(position, 0, features.shape[1] - 1)
     below = np.floor(position).astype(np.int32)
