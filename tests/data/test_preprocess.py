@@ -284,10 +284,17 @@ def test_our_own_mistakes_are_raised(folder, monkeypatch):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run(folder / "film.mp4", people=broken)
+        run(folder / "film.mp4", speech=broken)
     monkeypatch.setattr(preprocess.scenes, "cuts", broken)
     with pytest.raises(ZeroDivisionError):
         run(folder / "film.mp4")
+
+
+def test_where_keypoints_are_given_no_detector_runs(folder):
+    def forbidden(*_):
+        raise AssertionError("detected what was given")
+
+    assert run(folder / "film.mp4", people=forbidden, landmarks=forbidden)
 
 
 def test_sound_alone_missing_takes_audio_only(tmp_path, folder):

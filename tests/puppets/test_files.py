@@ -6,11 +6,16 @@ import wave
 import numpy as np
 import pytest
 
+from omnihuman_jax import storage
 from omnihuman_jax.cli import main
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.media import probe_video, read_audio, read_pose
 from omnihuman_jax.puppets.files import write_clips
+from omnihuman_jax.puppets.plan import make_plan
 from omnihuman_jax.puppets.world import Settings, make_clip
+from tests.cloud import cloud
+
+__all__ = ["cloud"]  # a fixture
 
 SMALL = Settings(seconds=1, height=64, width=64, voices="formant")
 
@@ -78,16 +83,21 @@ def test_another_world_is_not_mixed_in(tmp_path):
 
 
 def test_a_clip_without_a_track_has_neither_sound_nor_wav(tmp_path):
-    number = next(n for n in range(64) if make_plan_faults(n) == ("no_track",))
+    number = next(n for n in range(64) if make_plan(0, n).faults == ("no_track",))
     write_clips(str(tmp_path), SMALL, 1, start=number, processes=1)
     assert sorted(file.suffix for file in tmp_path.iterdir()) == [".json", ".mp4"]
     assert probe_video(next(tmp_path.glob("*.mp4"))).audio_seconds is None
 
 
-def make_plan_faults(number):
-    from omnihuman_jax.puppets.plan import make_plan
-
-    return make_plan(0, number).faults
+@pytest.mark.slow
+def test_the_cloud_gets_the_same_bytes(tmp_path, cloud):
+    out = f"{cloud}/raw/puppets"
+    write_clips(out, SMALL, 2, processes=2)
+    write_clips(str(tmp_path), SMALL, 2, processes=1)
+    assert {name: storage.read_bytes(f"{out}/{name}") for name in storage.files(out)} == contents(
+        tmp_path
+    )
+    assert write_clips(out, SMALL, 2)["there_before"] == 2
 
 
 @pytest.mark.parametrize(
