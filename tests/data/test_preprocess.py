@@ -284,7 +284,7 @@ def test_our_own_mistakes_are_raised(folder, monkeypatch):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run(folder / "film.mp4", speech=broken)
+        run(folder / "film.mp4", scorers=(broken,))
     monkeypatch.setattr(preprocess.scenes, "cuts", broken)
     with pytest.raises(ZeroDivisionError):
         run(folder / "film.mp4")
