@@ -283,9 +283,8 @@ def _fraction(value: Any) -> Fraction:
     return Fraction(value.numerator, value.denominator)
 
 
-def _decoded(
-    path: str, container: InputContainer, track: av.VideoStream
-) -> Iterator[av.VideoFrame]:
+def _decoded(path: str, container: InputContainer, track: Any) -> Iterator[Any]:
+    """The frames of a picture or sound track, one after the other."""
     packets = container.demux(track)
     while True:
         with _libav(path):
@@ -432,14 +431,7 @@ def _sounds(path: str) -> Iterator[av.AudioFrame]:
         track = container.streams.audio[0]
         if track.codec_context is None:
             raise DecodeError(f"{Path(path).name} has sound in a codec that libav does not know.")
-        packets = container.demux(track)
-        while True:
-            with _libav(path):
-                packet = next(packets, None)
-                decoded = [] if packet is None else packet.decode()
-            if packet is None:
-                return
-            yield from decoded
+        yield from _decoded(path, container, track)
 
 
 def _resampled(

@@ -1,4 +1,4 @@
-"""The only place that decodes sound, and that opens a file with libav."""
+"""The only place that decodes what a user hands in as sound."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

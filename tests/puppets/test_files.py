@@ -135,4 +135,4 @@ def test_a_poster_is_drawn(tmp_path):
 
     write_sheet(tmp_path / "sheet.png", SMALL)
     with Image.open(tmp_path / "sheet.png") as picture:
-        assert picture.width > 1000 and len(picture.convert("RGB").getcolors(10**6)) > 1000
+        assert picture.width > 1000 and len(picture.getcolors()) > 200
