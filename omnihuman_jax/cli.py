@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as why:
         print(f"omnihuman {args.verb}: {why}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read our lines, `head` say, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print(f"omnihuman {args.verb}: interrupted.", file=sys.stderr)
         return 130
