@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from omnihuman_jax import storage
-from omnihuman_jax.data import job, source
+from omnihuman_jax.data import beam_pipeline, job, source
 from omnihuman_jax.data.beam_pipeline import Steps
 from omnihuman_jax.data.candidates import Candidate, Rejection
 from omnihuman_jax.data.records import Example
@@ -148,6 +148,18 @@ def test_bytes_do_not_depend_on_how_much_is_made_at_once(tmp_path: Path) -> None
     job.run(make(raw, tmp_path / "one"), quiet)
     job.run(make(raw, tmp_path / "all", at_once=10), quiet)
     assert contents(str(tmp_path / "one")) == contents(str(tmp_path / "all"))
+
+
+def test_a_shard_does_not_depend_on_the_order_in_which_its_clips_arrive(tmp_path: Path) -> None:
+    shard = beam_pipeline.Shard(0, 1, tuple(NAMES))
+    clips = [clip for name in NAMES for clip in prepare(name)]
+    kept = [clip for clip in clips if isinstance(clip, Candidate)]
+    rows = [beam_pipeline._kept(0, (example, b""))[1] for example in encode(kept)] + [
+        (c.id, beam_pipeline._rejected(c), b"") for c in clips if isinstance(c, Rejection)
+    ]
+    for folder, order in (("one", rows), ("two", rows[::-1])):
+        beam_pipeline.write(str(tmp_path / folder), "t", shard, order)
+    assert contents(str(tmp_path / "one")) == contents(str(tmp_path / "two"))
 
 
 def test_gs_holds_the_same_bytes(tmp_path: Path, cloud: str) -> None:  # noqa: F811
