@@ -15,6 +15,7 @@ from omnihuman_jax import (
     cli_preprocess,
     cli_puppets,
     cli_testset,
+    cli_train,
 )
 from omnihuman_jax.errors import InputError
 
@@ -25,6 +26,7 @@ VERBS = {
     "preprocess": cli_preprocess,
     "data": cli_data,
     "testset": cli_testset,
+    "train": cli_train,
 }
 
 

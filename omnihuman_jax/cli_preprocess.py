@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from omnihuman_jax.errors import InputError
+from omnihuman_jax.settings import override
 
 DESCRIPTION = "Turn raw videos into filtered, encoded records with an index and a report."
 EPILOG = """\
@@ -162,14 +163,14 @@ def _job(args: argparse.Namespace) -> Any:
 
 
 def _settings(args: argparse.Namespace, sampling: Any) -> Any:
-    from omnihuman_jax.data import filters, preprocess
+    from omnihuman_jax.data import preprocess
 
     settings = preprocess.Settings(
         fps=float(sampling["fps"] if args.fps is None else args.fps),
         lengths=tuple(args.frames or (sampling.get("frames", 81),)),
         areas=tuple(args.area or (int(sampling.get("area", 480 * 832)),)),
     )
-    return filters.override(settings, args.changes)
+    return override(settings, args.changes)
 
 
 def _prepare(raw: str, settings: Any, scorers: tuple[str, ...]) -> Any:

@@ -87,7 +87,7 @@ def test_fingerprints_tell_encoders_apart() -> None:
     same = encoding.fingerprints(mini.mini())
     assert encoding.fingerprints(model) == same and set(same) == set(encoding.NETWORKS)
     assert all(value.startswith("untrained:") for value in same.values())
-    configs = {**model.manifest.configs, "vae": dataclasses.replace(model.config("vae"), dim=8)}
+    configs = {**model.manifest.configs, "vae": dataclasses.replace(model.config("vae"), dim=4)}
     other = encoding.fingerprints(
         dataclasses.replace(model, manifest=dataclasses.replace(model.manifest, configs=configs))
     )

@@ -7,13 +7,10 @@ nothing: what rests on it is not taught.
 """
 
 import dataclasses
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
 
 from omnihuman_jax.conditions import STRENGTH
-from omnihuman_jax.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,52 +230,3 @@ def _below(scores: Mapping[str, float], name: str, least: float) -> str | None:
     if name not in scores:
         return f"{name} not scored"
     return None if scores[name] >= least else f"{name} is {scores[name]:.4g}, below {least:g}"
-
-
-def override[Tree](settings: Tree, changes: Iterable[str]) -> Tree:
-    """The same settings with some values changed, each written "a.b=value" as on the command line.
-
-    Numbers, words, and lists of numbers "49,81" where there is a list; "none" for no bound.
-
-    Raises:
-        InputError: a name that does not exist (it lists those that do), or no value of that kind.
-    """
-    for change in changes:
-        name, equals, value = change.partition("=")
-        if not equals:
-            raise InputError(f"A setting is written name=value, got {change!r}.")
-        settings = _with(settings, name.strip(), name.strip().split("."), value.strip())
-    return settings
-
-
-def _with(node: Any, whole: str, parts: list[str], value: str) -> Any:
-    names = [f.name for f in dataclasses.fields(node)]
-    if parts[0] not in names:
-        raise InputError(f"There is no setting {whole}: no {parts[0]!r} in {', '.join(names)}.")
-    there = getattr(node, parts[0])
-    if dataclasses.is_dataclass(there):
-        if len(parts) == 1:
-            inside = ", ".join(f"{whole}.{f.name}" for f in dataclasses.fields(there))
-            raise InputError(f"{whole} is a group of settings; there are {inside}.")
-        new = _with(there, whole, parts[1:], value)
-    elif len(parts) > 1:
-        raise InputError(f"There is no setting {whole}: {parts[0]} is a single value.")
-    else:
-        new = _parsed(whole, get_type_hints(type(node))[parts[0]], there, value)
-    return dataclasses.replace(node, **{parts[0]: new})
-
-
-def _parsed(name: str, kind: Any, there: Any, value: str) -> Any:
-    if kind is str:
-        return value
-    if value.lower() == "none" and kind == float | None:
-        return None
-    try:
-        if isinstance(there, tuple):
-            return tuple(int(part) for part in value.split(",") if part.strip())
-        number = int(value) if kind is int else float(value)
-    except ValueError as why:
-        raise InputError(f"{name} is {there!r} by default; {value!r} is no such value.") from why
-    if not math.isfinite(number):
-        raise InputError(f"{name} needs a number, got {value}.")
-    return number

@@ -190,18 +190,7 @@ def save(
     """
     draft = start(path, overwrite=overwrite)
     for name, network in networks.items():
-        folder = storage.join(draft, name)
-        if weights == "orbax":
-            with ocp.StandardCheckpointer() as checkpointer:
-                target = folder if storage.is_remote(folder) else str(Path(folder).absolute())
-                checkpointer.save(target, _nested(flat(network)), force=True)
-        else:
-            values = {key: np.asarray(value) for key, value in flat(network).items()}
-            torch_files.write_safetensors(
-                storage.join(folder, SAFETENSORS),
-                {key: (value.shape, value.dtype) for key, value in values.items()},
-                functools.partial(_whole, values),
-            )
+        _write(storage.join(draft, name), network, weights)
     manifest = Manifest(
         configs={name: network.config for name, network in networks.items()},
         weights=dict.fromkeys(networks, weights),
@@ -209,15 +198,65 @@ def save(
         sampling=dict(SAMPLING) | dict(sampling or {}),
         provenance=provenance or {},
     )
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("model directory written")
+    _together("model directory written")
     if jax.process_index() == 0:
         if tokenizer_folder:
             copy_folder(tokenizer_folder, storage.join(draft, TOKENIZER))
         finish(draft, path, manifest)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("model directory finished")
+    _together("model directory finished")
     return ModelDirectory(path, manifest)
+
+
+def replace(
+    source: ModelDirectory,
+    path: str,
+    networks: Mapping[str, Any],
+    *,
+    weights: Weights = "orbax",
+    sampling: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> ModelDirectory:
+    """Write a model directory with these networks, and with all others as `source` has them, copied.
+
+    A model directory that is at `path` is replaced. On a pod every process calls it.
+    """
+    draft = start(path, overwrite=True)
+    for name, network in networks.items():
+        _write(storage.join(draft, name), network, weights)
+    others = [name for name in source.manifest.configs if name not in networks]
+    manifest = dataclasses.replace(
+        source.manifest,
+        configs={**source.manifest.configs, **{n: net.config for n, net in networks.items()}},
+        weights={**source.manifest.weights, **dict.fromkeys(networks, weights)},
+        sampling={**source.manifest.sampling, **(sampling or {})},
+        provenance={**source.manifest.provenance, **(provenance or {})},
+    )
+    _together("model directory written")
+    if jax.process_index() == 0:
+        for name in [*others, *([TOKENIZER] if source.manifest.tokenizer == "umt5" else [])]:
+            copy_folder(storage.join(source.path, name), storage.join(draft, name))
+        finish(draft, path, manifest)
+    _together("model directory finished")
+    return ModelDirectory(path, manifest)
+
+
+def _write(folder: str, network: Any, weights: Weights) -> None:
+    if weights == "orbax":
+        with ocp.StandardCheckpointer() as checkpointer:
+            target = folder if storage.is_remote(folder) else str(Path(folder).absolute())
+            checkpointer.save(target, _nested(flat(network)), force=True)
+        return
+    values = {key: np.asarray(value) for key, value in flat(network).items()}
+    torch_files.write_safetensors(
+        storage.join(folder, SAFETENSORS),
+        {key: (value.shape, value.dtype) for key, value in values.items()},
+        functools.partial(_whole, values),
+    )
+
+
+def _together(what: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
 
 
 def start(path: str, *, overwrite: bool) -> str:

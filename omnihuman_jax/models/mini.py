@@ -14,21 +14,21 @@ from omnihuman_jax.models.vae import VAEConfig
 from omnihuman_jax.models.wav2vec2 import Wav2Vec2Config
 
 NAME = "mini"
-TEXT_LENGTH = 128  # bytes of a caption, padding included
+TEXT_LENGTH = 240  # bytes of a caption, padding included
 
 # Every network has the shape of the released one; only the numbers are smaller.
 CONFIGS = {
     "dit": DiTConfig(
-        width=192,
-        mlp=768,
-        heads=3,
-        layers=8,
+        width=256,
+        mlp=1024,
+        heads=4,
+        layers=6,
         text_width=128,
         text_length=TEXT_LENGTH,
         audio=AudioConfig(width=96, layers=5, window=5, hidden=256),
         pose=PoseConfig(joints=17, hidden=32, channels=4),
     ),
-    "vae": VAEConfig(dim=16),
+    "vae": VAEConfig(dim=8, multipliers=(1, 2, 4, 8), blocks=1),
     "text_encoder": UMT5Config(vocab=384, width=128, mlp=256, heads=4, head_width=32, layers=4),
     "audio_encoder": Wav2Vec2Config(
         width=96, layers=4, heads=4, mlp=192, channels=64, position_kernel=32, position_groups=8

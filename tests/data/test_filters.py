@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from omnihuman_jax.data import filters
-from omnihuman_jax.data.filters import Between, Thresholds, judge, override
+from omnihuman_jax.data.filters import Between, Thresholds, judge
 from omnihuman_jax.data.preprocess import Settings
 from omnihuman_jax.data.scorers import QAlign
 from omnihuman_jax.errors import InputError
+from omnihuman_jax.settings import override
 
 ALL = {"has_text": True, "has_pose": True, "has_sound": True}
 GOOD = {
@@ -138,7 +139,7 @@ def test_settings_are_changed_by_name():
         ("fps.x=3", "single value"),
         ("fps", "name=value"),
         ("fps=fast", "'fast' is no such value"),
-        ("fps=nan", "needs a number"),
+        ("fps=nan", "no such value"),
         ("fps=none", "no such value"),
         ("lengths=49,x", "no such value"),
         ("lengths=50", "4n.1 frames"),

@@ -14,9 +14,9 @@ from PIL import Image
 from omnihuman_jax import skeleton, storage
 from omnihuman_jax.data import preprocess, raw
 from omnihuman_jax.data.candidates import Candidate, Rejection
-from omnihuman_jax.data.filters import override
 from omnihuman_jax.data.preprocess import Settings, Signals, prepare, thumbnail
 from omnihuman_jax.media import VideoWriter
+from omnihuman_jax.settings import override
 from tests.cloud import cloud
 from tests.data.test_quality import moving, person, with_text
 from tests.data.test_raw import bad_files, flip_bits, numbered, written

@@ -1,0 +1,1 @@
+"""Training: stages, state, steps, checkpoints, and the one loop that runs them."""

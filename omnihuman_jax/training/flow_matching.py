@@ -1,0 +1,265 @@
+"""The only place that trains the transformer by flow matching with mixed conditions (OmniHuman-1, 3.3)."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt32
+
+from omnihuman_jax.conditions import STRENGTH, Batch
+from omnihuman_jax.data.pipeline import Batches, Layout
+from omnihuman_jax.data.source import RecordSource
+from omnihuman_jax.diffusion import flow
+from omnihuman_jax.encoding import fingerprints
+from omnihuman_jax.errors import InputError
+from omnihuman_jax.geometry import Grid
+from omnihuman_jax.models import directory
+from omnihuman_jax.models.building import Precision, Remat, flat
+from omnihuman_jax.models.dit import DiTConfig, OmniHumanDiT
+from omnihuman_jax.models.mini import find
+from omnihuman_jax.training import networks, stages
+from omnihuman_jax.training.flops import dit_flops
+from omnihuman_jax.training.stages import OmniStage
+from omnihuman_jax.training.task import Cost, Params, Tallies, Trainee, tally
+
+MOTION = 2  # latent frames of the 5 pixel frames that a segment hands to the next (section 3.4)
+BINS = 5  # of noise level, for reports
+SMALL = 100_000_000  # parameters up to which a model directory is a few plain files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """At which noise levels to train: logit-normal, then shifted by the clip's tokens.
+
+    SD3 (arXiv 2403.03206), section 3.1 and eq. 19 and 23; OmniHuman-1 tells neither.
+
+    Attributes:
+        shift: right for `at` tokens; shorter clips get less of it (`diffusion.flow.shift_for`).
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+    shift: float = 3.0
+    at: int = 32_760
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowMatching:
+    """Train the transformer of a model directory on records that its encoders made.
+
+    Attributes:
+        model: the directory, local, gs:// or "mini": its encoders' fingerprints must be those of the
+            records, and its transformer is where training starts.
+        data: the records; a stage may have its own.
+        network: sizes of the transformer, where they are more than the model's (audio and pose added
+            to a converted Wan2.1); what is new starts as in a new network.
+        start: "model": from its weights; "new": from nothing.
+        compute: dtype of matrix products; parameters and optimizer are float32.
+        remat: what the backward pass recomputes, to save memory.
+        lively: extra weight of places that change fast from one latent frame to the next, lips and
+            hands, against all that stands still; 0 for none. Ours; the weights of a clip average 1.
+        fps: of the records, for the model directory's defaults.
+        sampling: changes of the sampling defaults in the model directory that is written.
+    """
+
+    model: str
+    data: str
+    network: DiTConfig | None = None
+    start: Literal["model", "new"] = "model"
+    compute: Literal["bfloat16", "float32"] = "bfloat16"
+    remat: Remat = "full"
+    times: Times = field(default_factory=Times)
+    lively: float = 0.0
+    prefetch_gib: float = 2.0
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+
+    def prepare(self, stages: Sequence[OmniStage], mesh: Mesh, seed: int) -> Trainee:
+        """Ready to train.
+
+        Raises:
+            InputError: no such model or records, or a stage with a condition the network cannot take.
+        """
+        model = find(self.model)
+        config = self.network or model.config("dit")
+        precision = Precision(jnp.float32, jnp.dtype(self.compute))
+        make = functools.partial(_network, config, precision, self.remat)
+        for stage in stages:
+            _check(stage, config)
+        return Trainee(
+            shapes=networks.shapes(make, mesh),
+            init=functools.partial(self._initial, make, config, mesh, seed),
+            losses={s.name: functools.partial(self.loss, make, s) for s in stages},
+            stream=functools.partial(self._stream, config, seed, fingerprints(model)),
+            cost=functools.partial(_cost, config),
+            export=functools.partial(self._export, config),
+        )
+
+    def loss(
+        self, make: Any, stage: OmniStage, params: Params, batch: Batch, key: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], Tallies]:
+        """Weighted squared error of the velocity, a mean over clips."""
+        x0 = batch.latents.astype(jnp.float32)
+        clips, frames, height, width, _ = x0.shape
+        draw, choose = jax.random.split(key)
+        conditions = stages.drop(batch.conditions, stage.ratios, choose, batch.sample)
+        shown = jnp.zeros((clips,), bool)
+        if frames > MOTION and stage.ratios.motion > 0:
+            shown = stages.chosen(choose, batch.sample, "motion", stage.ratios.motion)
+            conditions = dataclasses.replace(
+                conditions,
+                motion=x0[:, :MOTION],
+                present={**conditions.present, "motion": shown},
+            )
+        t, noise = self._path(stage, x0, draw, batch.sample)
+        network = networks.rebuilt(make, params)
+        tokens = network.embed(conditions, clips, height, width)
+        velocity = network(flow.interpolate(x0, noise, t), t, tokens)
+        error = jnp.mean((velocity - flow.target(x0, noise)) ** 2, axis=-1)
+        weight = liveliness(x0, self.lively) * _learned(shown, frames)
+        values = jnp.sum(error * weight, axis=(1, 2, 3)) / jnp.sum(
+            jnp.broadcast_to(weight, error.shape), axis=(1, 2, 3)
+        )
+        return jnp.mean(values), _tallies(values, t, conditions.present, shown)
+
+    def _path(
+        self,
+        stage: OmniStage,
+        x0: Float[Array, "B T H W C"],
+        key: PRNGKeyArray,
+        sample: UInt32[Array, "B"],
+    ) -> tuple[Float[Array, "B"], Float[Array, "B T H W C"]]:
+        """Time and noise of each clip, a function of the key and the sample alone."""
+        shift = stage.shift
+        if shift is None:
+            _, frames, height, width, _ = x0.shape
+            tokens = frames * (height // 2) * (width // 2)
+            shift = flow.shift_for(tokens, amount=self.times.shift, at=self.times.at)
+        times = flow.LogitNormal(mean=self.times.mean, std=self.times.std, shift=shift)
+
+        def one(s: UInt32[Array, ""]) -> tuple[Array, Array]:
+            of_time, of_noise = jax.random.split(jax.random.fold_in(key, s))
+            return times(of_time, ()), jax.random.normal(of_noise, x0.shape[1:], jnp.float32)
+
+        return jax.vmap(one)(sample)
+
+    def _initial(self, make: Any, config: DiTConfig, mesh: Mesh, seed: int) -> Params:
+        if self.start == "new":
+            return networks.initial(make, mesh, seed)
+        precision = Precision(jnp.float32, jnp.dtype(self.compute))
+        model = find(self.model)
+        return flat(model.load("dit", precision, mesh, config=self.network, seed=seed))
+
+    def _stream(
+        self, config: DiTConfig, seed: int, prints: Mapping[str, str], stage: OmniStage
+    ) -> Batches:
+        ratios, audio, pose = stage.ratios, config.audio, config.pose
+        layout = Layout(
+            channels=config.channels,
+            reference=ratios.reference > 0,
+            text=(config.text_length, config.text_width) if ratios.text > 0 else None,
+            audio=(audio.layers, audio.width) if audio is not None and ratios.audio > 0 else None,
+            joints=pose.joints if pose is not None and ratios.pose > 0 else None,
+        )
+        wanted = {"vae": prints["vae"]} if "vae" in prints else {}
+        if layout.text and "text_encoder" in prints:
+            wanted["text_encoder"] = prints["text_encoder"]
+        if layout.audio and "audio_encoder" in prints:
+            wanted["audio_encoder"] = prints["audio_encoder"]
+        return Batches(
+            RecordSource(stage.data or self.data),
+            layout,
+            batch=stage.batch,
+            seed=seed,
+            mix=ratios.mix(),
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+            fingerprints=wanted,
+            prefetch_bytes=int(self.prefetch_gib * 2**30),
+        )
+
+    def _export(
+        self, config: DiTConfig, path: str, params: Params, provenance: Mapping[str, Any]
+    ) -> None:
+        make = functools.partial(_network, config, Precision(), "none")
+        network = networks.rebuilt(make, params)
+        size = sum(value.size for value in params.values())
+        directory.replace(
+            find(self.model),
+            path,
+            {"dit": network},
+            weights="safetensors" if size <= SMALL else "orbax",
+            provenance=provenance,
+            sampling=self.sampling,
+        )
+
+
+def liveliness(x0: Float[Array, "B T H W C"], extra: float) -> Float[Array, "B 1 H W"]:
+    """1 + `extra` times how much more a place changes than the clip's mean, divided by its own mean.
+
+    Change is what a straight line through the frames before and after does not tell: lips and hands, not
+    a camera that drifts. At most four times the mean counts. Clips of under three frames weigh alike.
+    """
+    clips, frames, height, width, _ = x0.shape
+    if not extra or frames < 3:
+        return jnp.ones((clips, 1, height, width), jnp.float32)
+    bend = x0[:, 1:-1] - 0.5 * (x0[:, :-2] + x0[:, 2:])
+    change = jnp.sqrt(jnp.mean(bend**2, axis=(1, 4)) + 1e-8)
+    relative = change / jnp.mean(change, axis=(1, 2), keepdims=True)
+    weight = 1 + extra * jnp.minimum(relative, 4.0)
+    return (weight / jnp.mean(weight, axis=(1, 2), keepdims=True))[:, None]
+
+
+def _learned(shown: Bool[Array, "B"], frames: int) -> Float[Array, "B T 1 1"]:
+    """0 for latent frames that are given clean, whose velocity means nothing; else 1."""
+    given = shown[:, None] & (jnp.arange(frames) < MOTION)[None]
+    return 1.0 - given.astype(jnp.float32)[:, :, None, None]
+
+
+def _tallies(
+    values: Float[Array, "B"],
+    t: Float[Array, "B"],
+    present: Mapping[str, Bool[Array, "B"]],
+    shown: Bool[Array, "B"],
+) -> Tallies:
+    """Loss by what was given and by noise level, and the ratios really met."""
+    found = {
+        f"loss/given/{name}": tally(values, rows)
+        for name, rows in stages.subset(present, len(values)).items()
+    }
+    level = jnp.minimum((t * BINS).astype(jnp.int32), BINS - 1)
+    for i in range(BINS):
+        found[f"loss/time/{i / BINS:.1f}-{(i + 1) / BINS:.1f}"] = tally(values, level == i)
+    everyone = jnp.ones(values.shape, bool)
+    for name in STRENGTH:
+        found[f"ratio/{name}"] = tally(present.get(name, ~everyone).astype(jnp.float32))
+    found["ratio/motion"] = tally(shown.astype(jnp.float32))
+    return found
+
+
+def _network(config: DiTConfig, precision: Precision, remat: Remat, rngs: nnx.Rngs) -> OmniHumanDiT:
+    return OmniHumanDiT(config, precision, rngs=rngs, remat=remat)
+
+
+def _check(stage: OmniStage, config: DiTConfig) -> None:
+    for name in ("audio", "pose"):
+        if getattr(stage.ratios, name) and getattr(config, name) is None:
+            raise InputError(
+                f"Stage {stage.name!r} trains {name}, and the network has no {name} input; give "
+                f"task.network one, or {name}=0."
+            )
+
+
+def _cost(config: DiTConfig, batch: Batch) -> Cost:
+    clips, frames, height, width, _ = batch.latents.shape
+    grid = Grid(4 * frames - 3, 8 * height, 8 * width)
+    given: Any = batch.conditions.given()
+    flops = dit_flops(
+        config, grid, reference="reference" in given, audio="audio" in given, pose="pose" in given
+    ).training
+    return Cost(clips, clips * grid.tokens, clips * flops)

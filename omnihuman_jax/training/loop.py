@@ -1,0 +1,293 @@
+"""The only place that runs training: the one loop, for every task and stage.
+
+    restore or create -> for each update: batch, step, report -> save now and then -> export
+
+Whoever pulls the plug loses at most the updates since the last checkpoint, and the run ends in the same
+bits. SIGTERM (pre-emption) and Ctrl-C finish the update at hand, save, and leave.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from omnihuman_jax import mesh as meshes
+from omnihuman_jax import storage
+from omnihuman_jax.errors import InputError
+from omnihuman_jax.settings import described
+from omnihuman_jax.training import optimizers, stages, state
+from omnihuman_jax.training.checkpoints import Checkpoints, Restored
+from omnihuman_jax.training.experiment import Experiment
+from omnihuman_jax.training.report import Report
+from omnihuman_jax.training.state import State
+from omnihuman_jax.training.step import Step, check_unused, make_step
+from omnihuman_jax.training.task import Params, Stream, Tallies, Trainee
+
+log = logging.getLogger(__name__)
+
+MODEL = "model"  # the folder of the workdir that holds the model directory at the end
+
+
+class TrainingError(Exception):
+    """The run cannot go on, through no fault of the input. One line."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `train` ended.
+
+    Attributes:
+        step: updates tried so far, in all calls.
+        finished: whether that is all of them.
+        model: the model directory that was written, or None.
+    """
+
+    step: int
+    finished: bool
+    model: str | None
+
+
+def train(experiment: Experiment, workdir: str) -> Outcome:
+    """Run the experiment from where `workdir` (local or gs://) stands to its end, or to a signal.
+
+    Raises:
+        InputError: settings, data or checkpoints that do not fit.
+        TrainingError: too many updates in a row had no use; the last checkpoint is good.
+    """
+    mesh = meshes.make_mesh(**vars(experiment.mesh))
+    with jax.set_mesh(mesh), _Signals() as signals:
+        run = _Run(experiment, workdir, mesh)
+        try:
+            return run(signals)
+        finally:
+            run.close()
+
+
+class _Run:
+    """One call of `train`."""
+
+    def __init__(self, experiment: Experiment, workdir: str, mesh: Mesh) -> None:
+        self.experiment, self.workdir, self.mesh = experiment, workdir, mesh
+        self.total = stages.total(experiment.stages)
+        task = experiment.task
+        if experiment.rehearsal is not None:
+            task = dataclasses.replace(task, data=experiment.rehearsal(workdir, task.model))
+        self.trainee: Trainee = task.prepare(experiment.stages, mesh, experiment.seed)
+        optimizer = experiment.optimizer
+        self.trained, self.fixed = optimizers.split(optimizer, self.trainee.shapes)
+        check_unused(self.fixed, self.trained)
+        self.transform = optimizer.make(self.trained, self.total)
+        self.opt_shapes = optimizers.state_shapes(self.transform, self.trained)
+        self.config = described(experiment)
+        self.checkpoints = Checkpoints(
+            storage.join(workdir, "checkpoints"), keep=experiment.save.keep
+        )
+        self.stream: Stream | None = None
+        self.report: Report | None = None
+
+    def __call__(self, signals: "_Signals") -> Outcome:
+        began = time.perf_counter()
+        restored = self.checkpoints.restore(self._abstract())
+        self.report = Report(
+            self.workdir,
+            self.experiment.watch,
+            name=self.experiment.name,
+            config=self.config,
+            resumed_at=restored.step if restored else None,
+            total=self.total,
+            began=began,
+        )
+        now, frozen = self._begin(restored)
+        step, saved = int(now.step), restored.step if restored else None
+        key = jax.random.key(self.experiment.seed)
+        stopped = False
+        while step < self.total and not stopped:
+            number, first = stages.at(self.experiment.stages, step)
+            stage = self.experiment.stages[number]
+            place = self._place(restored, stage.name)
+            restored = None
+            stream = self._open(stage, place)
+            advance = self._compiled(stage.name)
+            before: Tallies | None = None
+            while step < first + stage.steps and not stopped:
+                with self.report.spent("data"):
+                    host = next(stream)
+                batch = self._put(host)
+                with self.report.spent("compile") if before is None else contextlib.nullcontext():
+                    now, tallies = advance(now, frozen, batch, key)
+                step += 1
+                self.report.step(step, tallies, self.trainee.cost(batch), extra=self._extra(step))
+                self._check(before)
+                before = tallies
+                self._watch(step, now, frozen)
+                stopped = signals.asked(step)
+                if step % self.experiment.save.every == 0 or stopped or step == self.total:
+                    self._check(before)
+                    self._save(step, now, stage.name, stream)
+                    saved = step
+            self._close_stream()
+        return self._end(step, now, frozen, stopped, saved)
+
+    def _begin(self, restored: Restored | None) -> tuple[State, Params]:
+        """State and frozen parameters: from the checkpoint, or new."""
+        ema = self.experiment.update.ema is not None
+        if restored is None or self.fixed:
+            params = self.trainee.init()
+            frozen = {path: params.pop(path) for path in self.fixed}
+            if restored is None:
+                return state.create(params, self.transform.init, self.opt_shapes, ema), frozen
+        else:
+            frozen = {}
+        if self.report is not None:
+            self.report.message(f"Going on from step {restored.step} of {self.total}.")
+        return restored.state, frozen
+
+    def _abstract(self) -> State:
+        return state.abstract(self.trained, self.opt_shapes, self.experiment.update.ema is not None)
+
+    def _place(self, restored: Restored | None, stage: str) -> Mapping[str, Any] | None:
+        """The saved place in the data, if the stage is still the one it was saved in."""
+        if restored is None or restored.data.get("stage") != stage:
+            return None
+        return restored.data["stream"]
+
+    def _open(self, stage: stages.Stage, place: Mapping[str, Any] | None) -> Stream:
+        self.stream = self.trainee.stream(stage)
+        if place is not None:
+            self.stream.set_state(place)
+        return self.stream
+
+    def _close_stream(self) -> None:
+        if self.stream is not None:
+            self.stream.close()
+        self.stream = None
+
+    def _compiled(self, stage: str) -> Step:
+        combine = getattr(self.trainee, "combine", None)
+        step = make_step(
+            self.trainee.losses[stage], self.transform, self.experiment.update, combine
+        )
+        where = jax.tree.map(lambda leaf: leaf.sharding, self._abstract())
+        return jax.jit(step, donate_argnums=0, out_shardings=(where, None))
+
+    def _put(self, host: Any) -> Any:
+        """This host's rows of a batch, on its devices, as part of the whole batch."""
+        rows = tuple(meshes.LOGICAL["batch"])
+
+        def one(x: np.ndarray) -> jax.Array:
+            where = NamedSharding(self.mesh, PartitionSpec(rows))
+            return jax.make_array_from_process_local_data(where, x)
+
+        ways = math.prod(self.mesh.shape[axis] for axis in rows)
+        clips = len(jax.tree.leaves(host)[0]) * jax.process_count()
+        if clips % ways:
+            raise InputError(
+                f"A batch of {clips} cannot be shared by {ways} devices (mesh.data x mesh.fsdp); "
+                f"use {clips - clips % ways or ways} or {clips - clips % ways + ways}."
+            )
+        return jax.tree.map(one, host)
+
+    def _extra(self, step: int) -> dict[str, float]:
+        return {
+            "learning rate": self.experiment.optimizer.learning_rate_at(step - 1, self.total),
+            "stage": float(stages.at(self.experiment.stages, step - 1)[0] + 1),
+        }
+
+    def _check(self, tallies: Tallies | None) -> None:
+        """Stop when too many updates in a row had no use. Reads an update that is over."""
+        if tallies is None:
+            return
+        row = int(np.asarray(tallies["skipped in a row"])[0])
+        if row >= self.experiment.update.patience:
+            self.checkpoints.wait()
+            last = self.checkpoints.steps()
+            raise TrainingError(
+                f"{row} updates in a row had a loss or gradient that is not finite or far too large. "
+                f"The last checkpoint is of step {last[-1] if last else 'none'}; look at the data and "
+                "metrics.jsonl, lower optimizer.learning_rate, and run the same command to go on."
+            )
+
+    def _watch(self, step: int, now: State, frozen: Params) -> None:
+        every = self.experiment.watch.sample_every
+        if not every or step % every or self.trainee.sample is None or self.report is None:
+            return
+        with self.report.spent("sample"):
+            params = {**frozen, **(now.ema if now.ema is not None else now.params)}
+            sample = self.trainee.sample(params, step)
+        self.report.sample(step, sample)
+
+    def _save(self, step: int, now: State, stage: str, stream: Stream) -> None:
+        assert self.report is not None
+        with self.report.spent("save"):
+            place = {"stage": stage, "stream": stream.get_state()}
+            self.checkpoints.save(step, now, place, self.config)
+
+    def _end(
+        self, step: int, now: State, frozen: Params, stopped: bool, saved: int | None
+    ) -> Outcome:
+        assert self.report is not None
+        with self.report.spent("save"):
+            self.checkpoints.wait()
+        if stopped and step < self.total:
+            self.report.message(f"Stopped by a signal at step {step} of {self.total}, saved.")
+            return Outcome(step, False, None)
+        path = storage.join(self.workdir, MODEL)
+        trained = now.ema if now.ema is not None else now.params
+        provenance = {
+            "trained": {
+                "experiment": self.experiment.name,
+                "steps": step,
+                "average": now.ema is not None,
+                "skipped": int(now.guard.skipped),
+            }
+        }
+        self.trainee.export(path, {**frozen, **trained}, provenance)
+        return Outcome(step, True, path)
+
+    def close(self) -> None:
+        self._close_stream()
+        if self.report is not None:
+            self.report.close()
+        self.checkpoints.close()
+
+
+class _Signals:
+    """Whether somebody wants us to stop: SIGTERM, SIGINT, or, on a pod, pre-emption of any host."""
+
+    def __init__(self) -> None:
+        self._seen = threading.Event()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Signals":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: Any) -> None:
+        if self._seen.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt  # asked twice: at once
+        self._seen.set()
+
+    def asked(self, step: int) -> bool:
+        """The same answer on every host."""
+        if jax.process_count() == 1:
+            return self._seen.is_set()
+        own = np.array(self._seen.is_set())
+        del step
+        return bool(np.any(multihost_utils.process_allgather(own)))
