@@ -3,6 +3,8 @@
     omnihuman puppets runs/puppets96 --clips 2000 --size 96x96
     omnihuman train configs/mini_vae.py --workdir runs/mini_vae
 
+The present result is too blurred to show mouths (docs/log.md).
+
 Hardware: 2 CPU cores. Sizes are Wan2.1's shape (arXiv 2503.20314, section 4.1.1) with fewer channels.
 Pictures first, then clips, as Wan's VAE was trained (same section); the numbers are ours.
 """

@@ -4,7 +4,6 @@ import errno
 import logging
 import os
 import resource
-import shutil
 import socket
 import subprocess
 import sys
@@ -196,17 +195,18 @@ def test_a_disk_that_takes_no_more_leaves_the_earlier_ones_and_nothing_else(tmp_
 
 def test_old_ones_that_cannot_be_removed_are_no_failed_save(tmp_path, monkeypatch, caplog):
     def refuse(where):
-        raise PermissionError(errno.EACCES, "Permission denied", where)
+        if where.endswith("step_00000001"):
+            raise PermissionError(errno.EACCES, "Permission denied", where)
 
     write(tmp_path, 1)
     checkpoints = Checkpoints(str(tmp_path), keep=1)
     check(checkpoints.restore(abstract()), 1)
-    checkpoints.save(2, made(2), {}, {})
-    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
-        patch.setattr(rules, "remove", refuse)
-        checkpoints.wait()
-    checkpoints.close()
-    assert checkpoints.steps()[-1] == 2
+    monkeypatch.setattr(rules, "remove", refuse)
+    with caplog.at_level(logging.WARNING):
+        checkpoints.save(2, made(2), {}, {})
+        checkpoints.close()
+    assert "Permission denied" in caplog.text
+    assert checkpoints.steps() == [1, 2]
 
 
 @pytest.fixture
@@ -216,15 +216,12 @@ def flaky(faults: Faults, monkeypatch: pytest.MonkeyPatch) -> Faults:
     return faults
 
 
-FAILURES = [{"status": 503}, {"drop": True}]
-MATCHES = ("o?uploadType=media", "resumable&name", "manifest.json", "GET /storage", "GET /download")
-
-
 @pytest.mark.slow  # each client waits a second or more before it asks again
-@pytest.mark.parametrize("failure", FAILURES, ids=["503", "reset"])
+@pytest.mark.parametrize("failure", [{"status": 503}, {"drop": True}], ids=["503", "reset"])
 def test_a_service_that_fails_now_and_then_costs_only_time(flaky, cloud, failure):
     folder = f"{cloud}/{next(iter(failure))}"
-    for match in MATCHES[:4]:
+    # Arrays, Orbax's notes, our manifest; and what lists folders.
+    for match in ("o?uploadType=media", "resumable&name", "manifest.json", "GET /storage"):
         flaky.add(match, **failure)
     write(folder, 1)
     for match in ("ocdbt", "GET /storage", "GET /download", "config.json"):
@@ -234,7 +231,7 @@ def test_a_service_that_fails_now_and_then_costs_only_time(flaky, cloud, failure
     checkpoints.close()
     check(found, 1)
     assert found.data == {"at": 1}
-    assert not flaky.left()
+    assert not flaky.left()  # all of it happened
 
 
 def test_a_truncated_object_is_noticed(cloud):
@@ -312,11 +309,3 @@ def test_two_processes_and_one_read_each_others(tmp_path):
     checkpoints.close()
     check(found, 5)
     assert found.data == {"of": "first"}
-
-
-def test_a_copied_folder_is_the_same_run(tmp_path):
-    write(tmp_path / "here", 1)
-    shutil.copytree(tmp_path / "here", tmp_path / "there")
-    checkpoints = Checkpoints(str(tmp_path / "there"))
-    check(checkpoints.restore(abstract()), 1)
-    checkpoints.close()
