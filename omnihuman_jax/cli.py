@@ -17,7 +17,7 @@ from omnihuman_jax import (
     cli_testset,
     cli_train,
 )
-from omnihuman_jax.errors import InputError
+from omnihuman_jax.errors import InputError, StoppedError
 
 VERBS = {
     "generate": cli_generate,
@@ -51,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as why:
         print(f"omnihuman {args.verb}: {why}", file=sys.stderr)
         return 2
+    except StoppedError as why:
+        print(f"omnihuman {args.verb}: {why}", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # whoever read our lines, `head` say, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model directory (required)",
     )
     parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="this is one process of several, as Cloud TPU, GKE or Slurm know; elsewhere set "
+        "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID instead (default: alone)",
+    )
+    parser.add_argument(
         "--settings", action="store_true", help="print every setting and stop (default: train)"
     )
     parser.add_argument(
@@ -41,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         InputError: see `config.load` and `training.loop.train`.
     """
     # Imported here: `--help` answers at once.
-    from omnihuman_jax import config, storage
+    from omnihuman_jax import config, processes, storage
     from omnihuman_jax.settings import described
     from omnihuman_jax.training.loop import train
 
@@ -51,7 +57,8 @@ def run(args: argparse.Namespace) -> None:
         return
     if not storage.is_remote(args.workdir) and storage.is_file(args.workdir):
         raise InputError(f"{args.workdir} is a file; give a folder for the run.")
-    _print(args, dataclasses.asdict(train(experiment, args.workdir)))
+    with processes.joined(everywhere=args.distributed):
+        _print(args, dataclasses.asdict(train(experiment, args.workdir)))
 
 
 def _print(args: argparse.Namespace, outcome: dict[str, Any]) -> None:

@@ -1,9 +1,12 @@
 """The only place that makes training records straight from puppets, their truth in place of detectors.
 
+    python -m omnihuman_jax.puppet_records PUPPETS OUT --model DIR --cut FRAMESxPIECES
+
 `preprocess` finds out what a clip may teach; here the clip's own json says it, so that thousands of small
 clips become records in minutes and training can be judged apart from the filters.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -183,3 +186,40 @@ def _around(sound: np.ndarray | None, start: float, stop: float) -> tuple[Any, i
     inside = sound[max(first, 0) : max(last, 0)]
     before, after = max(0, -first), max(0, last - len(sound))
     return np.pad(inside, (before, after)).astype(np.float32), lead
+
+
+def _cut(text: str) -> Cut:
+    try:
+        frames, pieces = (int(part) for part in text.split("x"))
+        return Cut(frames=frames, pieces=pieces)
+    except (ValueError, InputError) as why:
+        raise argparse.ArgumentTypeError(
+            f"expected FRAMESxPIECES, frames 4n+1 (25x2), got {text!r}: {why}"
+        ) from None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Records of a folder of puppets, from a shell."""
+    parser = argparse.ArgumentParser(prog="puppet_records", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("puppets", metavar="PUPPETS", help="folder that `omnihuman puppets` made")
+    add("out", metavar="OUT", help="folder of the records; shards that are there are kept")
+    add("--model", default="mini", metavar="NAME_OR_DIR", help="whose encoders (default: mini)")
+    add("--cut", type=_cut, nargs="+", required=True, metavar="FRAMESxPIECES",
+        help="how many pieces of which length each clip is cut into")  # fmt: skip
+    add("--batch", type=int, default=8, metavar="N", help="pieces encoded at once (default: 8)")
+    args = parser.parse_args(arguments)
+    done = write(args.puppets, args.out, args.model, args.cut, batch=args.batch, progress=_tell)
+    print(json.dumps(done))
+
+
+def _tell(done: int, total: int) -> None:
+    print(f"{done} of {total} clips", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as why:
+        print(f"error: {why}", file=sys.stderr)
+        sys.exit(2)

@@ -40,6 +40,30 @@ def param(
     return nnx.Param(init(rngs.params(), shape, precision.params), axes=tuple(axes.split()))
 
 
+class Linear(nnx.Linear):
+    """A linear layer that may gain a low-rank adapter (training/lora.py).
+
+    Attributes:
+        lora_a, lora_b: "I r" and "r O", or None: the layer then adds lora_scale x A B.
+    """
+
+    lora_a: Any = None
+    lora_b: Any = None
+    lora_scale: float = 0.0
+
+    @property
+    def param_precision(self) -> Precision:
+        """That of the layer's own parameters."""
+        return Precision(self.param_dtype, self.dtype or self.param_dtype)
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        y = super().__call__(inputs, out_sharding)
+        if self.lora_a is None:
+            return y
+        a, b = (part[...].astype(y.dtype) for part in (self.lora_a, self.lora_b))
+        return y + self.lora_scale * jnp.matmul(jnp.matmul(inputs.astype(y.dtype), a), b)
+
+
 def linear(
     inputs: int,
     outputs: int,
@@ -49,10 +73,10 @@ def linear(
     *,
     bias: bool = True,
     init: Callable[..., jax.Array] | None = None,
-) -> nnx.Linear:
+) -> Linear:
     """A linear layer; `axes` names its two axes, "embed heads" for instance. `init` is the kernel's."""
     source, target = axes.split()
-    return nnx.Linear(
+    return Linear(
         inputs,
         outputs,
         use_bias=bias,

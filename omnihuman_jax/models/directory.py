@@ -107,11 +107,14 @@ class ModelDirectory:
             )
         read = _read_safetensors if safetensors else _read_orbax
         try:
-            params = read(folder, {path: targets[path] for path in found})
+            # In an order that all processes of a run agree on: each parameter is work for all of them.
+            params = read(folder, {path: targets[path] for path in sorted(found)})
         except ValueError as why:
             line = str(why).partition("\n")[0]  # Orbax tells much more
             raise InputError(f"The weights in {folder} do not fit: {line}") from why
-        return with_params(abstract, params | _initial(make, {p: targets[p] for p in missing}))
+        return with_params(
+            abstract, params | _initial(make, {path: targets[path] for path in sorted(missing)})
+        )
 
     def arrays(self, name: str) -> dict[str, "LazyArray"]:
         """The parameters of a network by path, read when indexed."""
@@ -381,8 +384,15 @@ def _read_safetensors(
             value = checkpoint.tensors[path].read()
             if value.shape != target.shape:
                 raise ValueError(f"{path} is {value.shape}, the network needs {target.shape}.")
-            found[path] = jax.device_put(value.astype(target.dtype), target.sharding)
+            found[path] = _placed(value.astype(target.dtype), target.sharding)
     return found
+
+
+def _placed(value: np.ndarray, where: Any) -> jax.Array:
+    """The array where it belongs; of several processes each gives its own part and asks no other."""
+    if where is None or where.is_fully_addressable:
+        return jax.device_put(value, where)
+    return jax.make_array_from_callback(value.shape, where, lambda index: value[index])
 
 
 def _initial(make: Any, targets: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:

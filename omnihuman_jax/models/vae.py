@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
 
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import CELL, SPATIAL, TEMPORAL, Grid
@@ -43,15 +43,18 @@ class VAEConfig:
     multipliers: tuple[int, ...] = (1, 2, 4, 4)  # width of each stage, in units of dim
     blocks: int = 2  # residual blocks a stage; the decoder has one more
     temporal: tuple[bool, ...] = (False, True, True)  # which of the halvings also halve time
+    patch: int = 1  # side of the square of pixels that enters as one; Wan2.2's larger VAE takes 2
     mean: tuple[float, ...] = WAN_MEAN  # of the latents, a number a channel
     std: tuple[float, ...] = WAN_STD
 
     def __post_init__(self) -> None:
         halvings = len(self.multipliers) - 1
-        if (2**halvings, 2 ** sum(self.temporal), len(self.temporal)) != (8, 4, halvings):
+        shrunk = self.patch * 2**halvings, 2 ** sum(self.temporal), len(self.temporal)
+        if shrunk != (SPATIAL, TEMPORAL, halvings):
             raise InputError(
-                f"The VAE must shrink space {SPATIAL} and time {TEMPORAL} times, got {len(self.multipliers)} "
-                f"stages and temporal={self.temporal}; use 4 stages and 3 flags, two of them true."
+                f"The VAE must shrink space {SPATIAL} and time {TEMPORAL} times, got "
+                f"{len(self.multipliers)} stages, temporal={self.temporal} and patch={self.patch}; use "
+                "4 stages, 3 flags and patch=1, or 3 stages, 2 flags and patch=2, two of them true."
             )
         if {len(self.mean), len(self.std)} != {self.channels}:
             raise InputError(
@@ -171,13 +174,13 @@ class CausalVAE(nnx.Module):
     """
 
     def __init__(self, config: VAEConfig, precision: Precision = FLOAT32, *, rngs: nnx.Rngs):
-        latent = config.channels
+        latent, colours = config.channels, 3 * config.patch**2
         encoder, decoder = list(_encoder_layers(config)), list(_decoder_layers(config))
         self.config = config
-        self.encoder = Coder(3, encoder, 2 * latent, precision, rngs)
+        self.encoder = Coder(colours, encoder, 2 * latent, precision, rngs)
         self.to_moments = linear(2 * latent, 2 * latent, "channels channels", precision, rngs)
         self.from_latents = linear(latent, latent, "channels channels", precision, rngs)
-        self.decoder = Coder(latent, decoder, 3, precision, rngs)
+        self.decoder = Coder(latent, decoder, colours, precision, rngs)
 
     def encode(self, video: Float[Array, "B F Y X 3"]) -> Float[Array, "B T H W C"]:
         """The latents of a whole clip of 4n+1 frames, height and width multiples of 16.
@@ -208,8 +211,7 @@ class CausalVAE(nnx.Module):
                 f"use {length + -length % TEMPORAL or TEMPORAL}."
             )
         Grid(length + (cache is not None), height, width)
-        moments, cache = self.encoder(frames, cache)
-        mu, _ = jnp.split(self.to_moments(moments).astype(jnp.float32), 2, axis=-1)
+        (mu, _), cache = self.posterior_step(frames, cache)
         mean, std = self._statistics()
         return (mu - mean) / std, cache
 
@@ -221,9 +223,24 @@ class CausalVAE(nnx.Module):
         Memory is that of one step, however long the clip. Jit it; a cache keeps its shapes.
         """
         mean, std = self._statistics()
-        x = self.from_latents(latents.astype(jnp.float32) * std + mean)
-        frames, cache = self.decoder(x, cache)
-        return jnp.clip(frames.astype(jnp.float32), -1.0, 1.0), cache
+        x = latents.astype(jnp.float32) * std + mean
+        frames, cache = self.likeness_step(x, cache)
+        return jnp.clip(frames, -1.0, 1.0), cache
+
+    def posterior_step(
+        self, frames: Float[Array, "B F Y X 3"], cache: Cache = None
+    ) -> tuple[tuple[Float32[Array, "B T H W C"], Float32[Array, "B T H W C"]], Cache]:
+        """Mean and logarithm of the variance of the latents, before normalising; for training."""
+        moments, cache = self.encoder(_patches(frames, self.config.patch), cache)
+        mu, log_variance = jnp.split(self.to_moments(moments).astype(jnp.float32), 2, axis=-1)
+        return (mu, log_variance), cache
+
+    def likeness_step(
+        self, latents: Float[Array, "B T H W C"], cache: Cache = None
+    ) -> tuple[Float32[Array, "B F Y X 3"], Cache]:
+        """The video of latents as `posterior_step` gives them, not clamped; for training."""
+        frames, cache = self.decoder(self.from_latents(latents), cache)
+        return _pixels(frames.astype(jnp.float32), self.config.patch), cache
 
     def _statistics(self) -> tuple[Float[Array, "1 1 1 1 C"], Float[Array, "1 1 1 1 C"]]:
         mean, std = jnp.float32([self.config.mean, self.config.std])[:, None, None, None, None]
@@ -284,6 +301,20 @@ class CausalVAE(nnx.Module):
         shape = (batch, TEMPORAL * length - 3, rows * SPATIAL, columns * SPATIAL, 3)
         step, ends = partial(_decode_step, self), _ends(length, chunk)
         return in_tiles(step, latents, shape, tile=tile, overlap=overlap, ends=ends)
+
+
+def _patches(frames: Float[Array, "B F Y X C"], side: int) -> Float[Array, "B F _ _ D"]:
+    """Squares of `side` pixels as channels: column, row and then colour, colour slowest (as Wan2.2)."""
+    batch, length, height, width, colours = frames.shape
+    x = frames.reshape(batch, length, height // side, side, width // side, side, colours)
+    return x.transpose(0, 1, 2, 4, 6, 5, 3).reshape(*x.shape[:3], width // side, -1)
+
+
+def _pixels(patches: Float[Array, "B F H W D"], side: int) -> Float[Array, "B F _ _ C"]:
+    """What `_patches` made patches of."""
+    batch, length, rows, columns, channels = patches.shape
+    x = patches.reshape(batch, length, rows, columns, channels // side**2, side, side)
+    return x.transpose(0, 1, 2, 6, 3, 5, 4).reshape(batch, length, rows * side, columns * side, -1)
 
 
 @nnx.jit

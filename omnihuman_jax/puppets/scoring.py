@@ -23,7 +23,7 @@ SKIN = (
 STILL = 1e-4  # of the frame's height: a mouth that moves less does not move
 
 
-def correlation(a: Float[np.ndarray, "F"], b: Float[np.ndarray, "F"]) -> float:
+def correlation(a: Float[np.ndarray, "_"], b: Float[np.ndarray, "_"]) -> float:
     """Pearson's, and 0 where one of the two does not move: nothing follows from it.
 
     Raises:
@@ -41,7 +41,7 @@ def correlation(a: Float[np.ndarray, "F"], b: Float[np.ndarray, "F"]) -> float:
 def lip_score(frames: UInt8[np.ndarray, "F Y X 3"], truth: Float[np.ndarray, "F"]) -> float:
     """How well the mouth in the pixels follows `truth` (a clip's `truth["mouth"]`), from -1 to 1.
 
-    On drawn frames of 96x96 it is 0.94 to 0.99 for portraits and half-bodies. In a full-body shot of that
+    On drawn frames of 96x96 it is 0.9 to 0.99 for portraits and half-bodies. In a full-body shot of that
     size a mouth is two pixels high (0.7 to 0.9 as drawn): leave those out. A mouth that never moves, or
     no mouth, has 0.
     """

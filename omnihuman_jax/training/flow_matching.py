@@ -23,8 +23,9 @@ from omnihuman_jax.models import directory
 from omnihuman_jax.models.building import Precision, Remat, flat
 from omnihuman_jax.models.dit import DiTConfig, OmniHumanDiT
 from omnihuman_jax.models.mini import find
-from omnihuman_jax.training import networks, stages
+from omnihuman_jax.training import lora, networks, stages
 from omnihuman_jax.training.flops import dit_flops
+from omnihuman_jax.training.lora import LoRA
 from omnihuman_jax.training.stages import OmniStage
 from omnihuman_jax.training.task import Cost, Params, Tallies, Trainee, tally
 
@@ -62,6 +63,9 @@ class FlowMatching:
         start: "model": from its weights; "new": from nothing.
         compute: dtype of matrix products; parameters and optimizer are float32.
         remat: what the backward pass recomputes, to save memory.
+        lora: adapters that are trained in place of the network's own parameters, which are then kept in
+            `compute` (in its blocks) and not in float32. The model directory at the end has them merged
+            in; they lie beside it, as model.lora.safetensors.
         lively: extra weight of places that change fast from one latent frame to the next, lips and
             hands, against all that stands still; 0 for none. Ours; the weights of a clip average 1.
         fps: of the records, for the model directory's defaults.
@@ -74,6 +78,7 @@ class FlowMatching:
     start: Literal["model", "new"] = "model"
     compute: Literal["bfloat16", "float32"] = "bfloat16"
     remat: Remat = "full"
+    lora: LoRA | None = None
     times: Times = field(default_factory=Times)
     lively: float = 0.0
     prefetch_gib: float = 2.0
@@ -88,16 +93,17 @@ class FlowMatching:
         model = find(self.model)
         config = self.network or model.config("dit")
         precision = Precision(jnp.float32, jnp.dtype(self.compute))
-        make = functools.partial(_network, config, precision, self.remat)
+        make = functools.partial(_network, config, precision, self.remat, self.lora)
         for stage in stages:
             _check(stage, config)
         return Trainee(
-            shapes=networks.shapes(make, mesh),
+            shapes={path: self._kept(path, s) for path, s in networks.shapes(make, mesh).items()},
             init=functools.partial(self._initial, make, config, mesh, seed),
             losses={s.name: functools.partial(self.loss, make, s) for s in stages},
             stream=functools.partial(self._stream, config, seed, fingerprints(model)),
             cost=functools.partial(_cost, config),
             export=functools.partial(self._export, config),
+            trains=self.lora.trains if self.lora is not None else None,
         )
 
     def loss(
@@ -150,10 +156,22 @@ class FlowMatching:
 
     def _initial(self, make: Any, config: DiTConfig, mesh: Mesh, seed: int) -> Params:
         if self.start == "new":
-            return networks.initial(make, mesh, seed)
-        precision = Precision(jnp.float32, jnp.dtype(self.compute))
-        model = find(self.model)
-        return flat(model.load("dit", precision, mesh, config=self.network, seed=seed))
+            params = networks.initial(make, mesh, seed)
+        else:
+            precision = Precision(jnp.float32, jnp.dtype(self.compute))
+            model = find(self.model)
+            params = flat(model.load("dit", precision, mesh, config=self.network, seed=seed))
+            if self.lora is not None:
+                params |= networks.initial(make, mesh, seed, only=lora.of_adapter)
+        return {path: self._kept(path, value) for path, value in params.items()}
+
+    def _kept(self, path: str, leaf: Any) -> Any:
+        """A parameter, or its shape, in the dtype it is kept in: what LoRA freezes in that of `compute`."""
+        if self.lora is None or self.lora.trains(path) or not path.startswith("blocks/"):
+            return leaf
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf.update(dtype=jnp.dtype(self.compute))
+        return leaf.astype(self.compute)
 
     def _stream(
         self, config: DiTConfig, seed: int, prints: Mapping[str, str], stage: OmniStage
@@ -186,7 +204,10 @@ class FlowMatching:
     def _export(
         self, config: DiTConfig, path: str, params: Params, provenance: Mapping[str, Any]
     ) -> None:
-        make = functools.partial(_network, config, Precision(), "none")
+        if self.lora is not None:
+            lora.write(f"{path}{lora.SUFFIX}", params, self.lora, config)
+            params = lora.merged(params, self.lora)
+        make = functools.partial(_network, config, Precision(), "none", None)
         network = networks.rebuilt(make, params)
         size = sum(value.size for value in params.values())
         directory.replace(
@@ -242,8 +263,15 @@ def _tallies(
     return found
 
 
-def _network(config: DiTConfig, precision: Precision, remat: Remat, rngs: nnx.Rngs) -> OmniHumanDiT:
-    return OmniHumanDiT(config, precision, rngs=rngs, remat=remat)
+def _network(
+    config: DiTConfig,
+    precision: Precision,
+    remat: Remat,
+    adapters: LoRA | None,
+    rngs: nnx.Rngs,
+) -> OmniHumanDiT:
+    network = OmniHumanDiT(config, precision, rngs=rngs, remat=remat)
+    return network if adapters is None else lora.adapt(network, adapters, rngs)
 
 
 def _check(stage: OmniStage, config: DiTConfig) -> None:

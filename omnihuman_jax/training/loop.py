@@ -24,7 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from omnihuman_jax import mesh as meshes
 from omnihuman_jax import storage
-from omnihuman_jax.errors import InputError
+from omnihuman_jax.errors import InputError, StoppedError
 from omnihuman_jax.settings import described
 from omnihuman_jax.training import optimizers, stages, state
 from omnihuman_jax.training.checkpoints import Checkpoints, Restored
@@ -37,10 +37,6 @@ from omnihuman_jax.training.task import Params, Stream, Tallies, Trainee
 log = logging.getLogger(__name__)
 
 MODEL = "model"  # the folder of the workdir that holds the model directory at the end
-
-
-class TrainingError(Exception):
-    """The run cannot go on, through no fault of the input. One line."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ def train(experiment: Experiment, workdir: str) -> Outcome:
 
     Raises:
         InputError: settings, data or checkpoints that do not fit.
-        TrainingError: too many updates in a row had no use; the last checkpoint is good.
+        StoppedError: too many updates in a row had no use; the last checkpoint is good.
     """
     mesh = meshes.make_mesh(**vars(experiment.mesh))
     with jax.set_mesh(mesh), _Signals() as signals:
@@ -85,7 +81,9 @@ class _Run:
             task = dataclasses.replace(task, data=experiment.rehearsal(workdir, task.model))
         self.trainee: Trainee = task.prepare(experiment.stages, mesh, experiment.seed)
         optimizer = experiment.optimizer
-        self.trained, self.fixed = optimizers.split(optimizer, self.trainee.shapes)
+        self.trained, self.fixed = optimizers.split(
+            optimizer, self.trainee.shapes, self.trainee.trains
+        )
         check_unused(self.fixed, self.trained)
         self.transform = optimizer.make(self.trained, self.total)
         self.opt_shapes = optimizers.state_shapes(self.transform, self.trained)
@@ -174,10 +172,7 @@ class _Run:
         self.stream = None
 
     def _compiled(self, stage: str) -> Step:
-        combine = getattr(self.trainee, "combine", None)
-        step = make_step(
-            self.trainee.losses[stage], self.transform, self.experiment.update, combine
-        )
+        step = make_step(self.trainee.losses[stage], self.transform, self.experiment.update)
         where = jax.tree.map(lambda leaf: leaf.sharding, self._abstract())
         return jax.jit(step, donate_argnums=0, out_shardings=(where, None))
 
@@ -212,7 +207,7 @@ class _Run:
         if row >= self.experiment.update.patience:
             self.checkpoints.wait()
             last = self.checkpoints.steps()
-            raise TrainingError(
+            raise StoppedError(
                 f"{row} updates in a row had a loss or gradient that is not finite or far too large. "
                 f"The last checkpoint is of step {last[-1] if last else 'none'}; look at the data and "
                 "metrics.jsonl, lower optimizer.learning_rate, and run the same command to go on."

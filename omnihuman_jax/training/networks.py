@@ -22,12 +22,21 @@ def shapes(make: Callable[[nnx.Rngs], Any], mesh: Mesh) -> dict[str, jax.ShapeDt
     }
 
 
-def initial(make: Callable[[nnx.Rngs], Any], mesh: Mesh, seed: int) -> Params:
-    """The parameters of a new network, made where they belong: no device ever holds all of them."""
-    where = {path: shape.sharding for path, shape in shapes(make, mesh).items()}
+def initial(
+    make: Callable[[nnx.Rngs], Any],
+    mesh: Mesh,
+    seed: int,
+    only: Callable[[str], bool] = lambda path: True,
+) -> Params:
+    """The parameters of a new network, made where they belong: no device ever holds all of them.
+
+    Args:
+        only: which of them, by path.
+    """
+    where = {p: shape.sharding for p, shape in shapes(make, mesh).items() if only(p)}
 
     def new() -> dict[str, Any]:
-        return flat(make(nnx.Rngs(seed)))
+        return {path: value for path, value in flat(make(nnx.Rngs(seed))).items() if only(path)}
 
     return jax.jit(new, out_shardings=where)()
 

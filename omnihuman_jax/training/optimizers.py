@@ -19,7 +19,8 @@ from omnihuman_jax.training.schedules import Shape
 Kind = Literal["adamw", "adafactor", "muon"]
 KINDS: tuple[str, ...] = get_args(Kind)
 STACKED = "blocks"  # parameters below it have a leading axis, the layer
-EDGES = ("head", "patch", "pose_embedding", "text_in")  # in and out of the network: not Muon's
+EDGES = ("head", "patch", "pose_embedding", "text_in", "encoder/conv_in", "decoder/conv_out",
+         "to_moments", "from_latents")  # in and out of a network: not Muon's  # fmt: skip
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 
@@ -33,6 +34,7 @@ class Optimizer:
             (Shazeer and Stern, arXiv 1804.04235): rows and columns of second moments only; "muon"
             (Jordan et al. 2024; Liu et al., arXiv 2502.16982): one number a parameter of a matrix,
             whose update is made orthogonal, a layer at a time, and AdamW for all that is no matrix.
+            A convolution is the matrix from all it sees to its channels (Jordan 2024, "Muon").
         schedule, warmup, decay, end: see `schedules.factor`; in updates, of the whole run.
         beta1, beta2, eps: of AdamW.
         momentum: of Muon.
@@ -119,7 +121,7 @@ class Optimizer:
         """Orthogonal updates, as long as AdamW's usually are (arXiv 2502.16982, section 2.2: 0.2)."""
 
         def axes(params: Any) -> Any:
-            return jax.tree.map(lambda _: contrib.MuonDimensionNumbers(-2, -1), params)
+            return jax.tree_util.tree_map_with_path(lambda path, p: _axes(path[-1].key, p), params)
 
         return optax.chain(
             contrib.scale_by_muon(beta=self.momentum, weight_dimension_numbers=axes),
@@ -129,15 +131,24 @@ class Optimizer:
         )
 
 
-def split(optimizer: Optimizer, shapes: Shapes) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(
+    optimizer: Optimizer, shapes: Shapes, trains: Callable[[str], bool] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The parameters that are trained, and those that are frozen.
+
+    Args:
+        trains: the task's own choice, by path; the optimizer's is made among those. None: all.
 
     Raises:
         InputError: a pattern that fits no parameter.
     """
     for patterns_ in (optimizer.trainable, optimizer.frozen):
         patterns.select(patterns_, shapes, "parameters")
-    trained = {path: shape for path, shape in shapes.items() if optimizer.trains(path)}
+    trained = {
+        path: shape
+        for path, shape in shapes.items()
+        if optimizer.trains(path) and (trains is None or trains(path))
+    }
     return trained, {path: shape for path, shape in shapes.items() if path not in trained}
 
 
@@ -169,16 +180,30 @@ def decayed(path: str) -> bool:
 
 
 def matrix(path: str, shape: tuple[int, ...]) -> bool:
-    """Whether Muon moves this parameter: a matrix inside the network, or a stack of them, one a layer."""
-    rank = 3 if path.startswith(f"{STACKED}/") else 2
+    """Whether Muon moves this parameter: a matrix, convolution or stack of matrices, inside the network."""
     inside = not path.startswith(EDGES)
-    return path.endswith("/kernel") and len(shape) == rank and inside
+    return path.endswith("/kernel") and len(shape) >= 2 + _stacked(path) and inside
+
+
+def _stacked(path: str) -> bool:
+    return path.startswith(f"{STACKED}/")
+
+
+def _axes(path: str, param: Any) -> contrib.MuonDimensionNumbers:
+    """Which axes of a kernel are summed over, and which one is left."""
+    return contrib.MuonDimensionNumbers(tuple(range(int(_stacked(path)) - param.ndim, -1)), -1)
 
 
 def _even(updates: Any, params: Any = None) -> Any:
     """0.2 sqrt(max(in, out)) times an orthogonal matrix has the root mean square of AdamW's updates."""
     del params
-    return jax.tree.map(lambda u: u * (0.2 * jnp.sqrt(float(max(u.shape[-2:])))), updates)
+
+    def longest(path: str, u: Array) -> float:
+        return float(max(math.prod(u.shape[int(_stacked(path)) : -1]), u.shape[-1]))
+
+    return jax.tree_util.tree_map_with_path(
+        lambda path, u: u * (0.2 * jnp.sqrt(longest(path[-1].key, u))), updates
+    )
 
 
 def _decayed(params: Any) -> Any:

@@ -46,7 +46,7 @@ class State:
 
     step: Any
     params: dict[str, Any]
-    ema: dict[str, Any] | None
+    ema: Any  # parameters or None; jax puts other things there while it compares trees
     opt: Any
     guard: Guard
 

@@ -59,17 +59,11 @@ def make_step(
     loss: Loss,
     transform: optax.GradientTransformation,
     update: Update,
-    combine: Callable[[Params, Params], Params] | None = None,
 ) -> Step:
-    """step(state, frozen, batch, key) -> state, tallies. Jit it, with the state given away.
-
-    Args:
-        combine: (frozen, trained) -> all parameters, as the loss takes them; None: both together.
-    """
-    join = combine or (lambda frozen, trained: {**frozen, **trained})
+    """step(state, frozen, batch, key) -> state, tallies. Jit it, with the state given away."""
 
     def one(trained: Params, frozen: Params, batch: Any, key: PRNGKeyArray) -> Any:
-        return loss(join(frozen, trained), batch, key)
+        return loss({**frozen, **trained}, batch, key)
 
     def step(state: State, frozen: Params, batch: Any, key: PRNGKeyArray) -> tuple[State, Tallies]:
         key = jax.random.fold_in(key, state.step)

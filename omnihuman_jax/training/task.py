@@ -56,6 +56,7 @@ class Trainee:
         stream: the batches of a stage, from its first one; this host's rows only.
         cost: what a (whole, all hosts') batch of these shapes costs.
         export: writes parameters as a model directory: export(path, params, provenance).
+        trains: which paths may be trained at all; None for all (optimizer.trainable chooses among them).
         sample: what the parameters make, for the eye: sample(params, step) -> Sample; None for nothing.
     """
 
@@ -65,6 +66,7 @@ class Trainee:
     stream: Callable[[Any], Stream]
     cost: Callable[[Any], Cost]
     export: Callable[[str, Params, Mapping[str, Any]], None]
+    trains: Callable[[str], bool] | None = None
     sample: Callable[[Params, int], "Sample"] | None = None
 
 

@@ -8,7 +8,15 @@ from flax import nnx
 
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.models.building import FLOAT32, Precision, flat, with_params
-from omnihuman_jax.models.vae import LAYOUTS, CausalVAE, VAEConfig, recognise, torch_rules
+from omnihuman_jax.models.vae import (
+    LAYOUTS,
+    CausalVAE,
+    VAEConfig,
+    _patches,
+    _pixels,
+    recognise,
+    torch_rules,
+)
 from omnihuman_jax.models.vae import _decode_step as decode_step  # compiled once for all tests
 from omnihuman_jax.models.vae import _encode_step as encode_step
 from omnihuman_jax.models.vae_layers import conv3d, conv_by_taps
@@ -214,3 +222,40 @@ def test_other_networks_are_not_recognised(golden):
     assert recognise(shapes | {"encoder.extra.weight": (1,)}, {}) is None
     del shapes["decoder.up_blocks.0.upsamplers.0.time_conv.weight"]
     assert recognise(shapes, {}) is None
+
+
+def patched():
+    """Squares of 2x2 pixels as input, and so one stage less."""
+    return VAEConfig.tiny(patch=2, multipliers=(1, 2, 2), temporal=(True, True))
+
+
+def test_a_vae_of_patches_keeps_sizes_and_streams():
+    """No golden: no released VAE with this option is supported yet (Wan2.2's has shortcuts as well)."""
+    vae = CausalVAE(patched(), rngs=nnx.Rngs(0))
+    video = jnp.tanh(noise(1, 5, 32, 48, 3))
+    latents = encode(vae, video)
+    assert latents.shape == (1, 2, 4, 6, 16)
+    first, cache = encode_step(vae, video[:, :1], None)
+    then, _ = encode_step(vae, video[:, 1:], cache)
+    np.testing.assert_allclose(jnp.concatenate([first, then], 1), latents, **STREAMED)
+    assert decode(vae, latents).shape == video.shape
+
+
+def test_pixels_of_a_patch_are_channels_in_the_order_of_wan22():
+    """Colour slowest, then column, then row; back again without loss."""
+    video = noise(1, 2, 4, 6, 3)
+    patches = _patches(video, 2)
+    for colour in range(3):
+        for column in range(2):
+            for row in range(2):
+                expected = video[:, :, row::2, column::2, colour]
+                np.testing.assert_array_equal(patches[..., 4 * colour + 2 * column + row], expected)
+    np.testing.assert_array_equal(_pixels(patches, 2), video)
+
+
+@pytest.mark.parametrize(
+    "changes", [dict(patch=2), dict(multipliers=(1, 2, 2)), dict(temporal=(False, False, True))]
+)
+def test_a_vae_that_does_not_shrink_8_and_4_times_is_refused(changes):
+    with pytest.raises(InputError, match="3 stages, 2 flags and patch=2"):
+        VAEConfig.tiny(**changes)

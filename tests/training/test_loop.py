@@ -15,11 +15,11 @@ import pytest
 
 from omnihuman_jax import mesh as meshes
 from omnihuman_jax.data import pipeline
-from omnihuman_jax.errors import InputError
+from omnihuman_jax.errors import InputError, StoppedError
 from omnihuman_jax.models.directory import open_directory
 from omnihuman_jax.training.checkpoints import Checkpoints
 from omnihuman_jax.training.experiment import Experiment, MeshSizes, Saving
-from omnihuman_jax.training.loop import TrainingError, _Run, train
+from omnihuman_jax.training.loop import _Run, train
 from omnihuman_jax.training.optimizers import Optimizer
 from omnihuman_jax.training.report import Watch
 from omnihuman_jax.training.step import Update
@@ -196,7 +196,7 @@ def test_too_many_bad_updates_stop_the_run_and_the_last_checkpoint_is_good(
 
     monkeypatch.setattr(pipeline.Batches, "__next__", poisoned)
     run = experiment(folder, update=Update(ema=0.9, patience=3), save=Saving(every=2))
-    with pytest.raises(TrainingError, match=r"3 updates in a row .* step 4"):
+    with pytest.raises(StoppedError, match=r"3 updates in a row .* step 4"):
         train(run, str(tmp_path))
     step, state, _ = state_of(tmp_path, run)
     assert step == 4

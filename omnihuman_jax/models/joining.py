@@ -1,0 +1,83 @@
+"""The only place that makes one model directory of the networks of several.
+
+    python -m omnihuman_jax.models.joining OUT MODEL [MODEL ...]
+
+Networks are trained one at a time, each into a directory of its own; the next one needs them together.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omnihuman_jax import storage
+from omnihuman_jax.errors import InputError
+from omnihuman_jax.models import directory, mini
+from omnihuman_jax.models.directory import TOKENIZER, ModelDirectory
+from omnihuman_jax.models.manifest import Manifest
+
+
+def join(
+    path: str,
+    sources: Sequence[ModelDirectory],
+    *,
+    tokenizer: str | None = None,
+    sampling: Mapping[str, Any] | None = None,
+) -> ModelDirectory:
+    """Write a model directory with every network of `sources`; of two of a kind the last one's.
+
+    A model directory that is at `path` is replaced. What each says of its origin is kept by network.
+
+    Args:
+        tokenizer: "byt5", or None: that of the source of the text encoder.
+        sampling: defaults, beside those of the sources (the last one's).
+
+    Raises:
+        InputError: no source, or `path` is something else.
+    """
+    if not sources:
+        raise InputError("There is nothing to join; name at least one model directory.")
+    came = {name: source for source in sources for name in source.manifest.configs}
+    text = came.get("text_encoder", sources[-1])
+    manifest = Manifest(
+        configs={name: source.manifest.configs[name] for name, source in came.items()},
+        weights={name: source.manifest.weights[name] for name, source in came.items()},
+        tokenizer=tokenizer or text.manifest.tokenizer,
+        sampling={
+            **{k: v for s in sources for k, v in s.manifest.sampling.items()},
+            **(sampling or {}),
+        },
+        provenance={name: dict(source.manifest.provenance) for name, source in came.items()},
+    )
+    draft = directory.start(path, overwrite=True)
+    for name, source in came.items():
+        directory.copy_folder(storage.join(source.path, name), storage.join(draft, name))
+    if manifest.tokenizer == "umt5":
+        directory.copy_folder(storage.join(text.path, TOKENIZER), storage.join(draft, TOKENIZER))
+    directory.finish(draft, path, manifest)
+    return ModelDirectory(path, manifest)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="joining", description=__doc__.splitlines()[0])
+    parser.add_argument("out", metavar="OUT", help="the model directory to write (replaced)")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="of two networks, the last wins")
+    parser.add_argument(
+        "--like-mini",
+        action="store_true",
+        help="with the tokenizer and sampling defaults of the built-in model (default: as found)",
+    )
+    args = parser.parse_args(arguments)
+    mine: dict[str, Any] = {}
+    if args.like_mini:
+        mine = {"tokenizer": mini.BYTES, "sampling": mini.SAMPLING}
+    made = join(args.out, [directory.open_directory(model) for model in args.models], **mine)
+    print(f"{args.out}: {', '.join(made.manifest.configs)}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as why:
+        print(f"error: {why}", file=sys.stderr)
+        sys.exit(2)

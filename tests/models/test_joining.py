@@ -1,0 +1,62 @@
+"""Model directories of one network each, made into one that has them all."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from omnihuman_jax.errors import InputError
+from omnihuman_jax.models import directory, joining
+from omnihuman_jax.models.building import FLOAT32, arbitrary, flat
+from omnihuman_jax.models.umt5 import BYTES, UMT5Config, UMT5Encoder
+from omnihuman_jax.models.vae import CausalVAE, VAEConfig
+
+TEXT = UMT5Config(vocab=384, width=8, mlp=8, heads=2, head_width=4, layers=1)
+
+
+@pytest.fixture
+def parts(tmp_path):
+    vae = arbitrary(lambda rngs: CausalVAE(VAEConfig.tiny(), FLOAT32, rngs=rngs))
+    directory.save(str(tmp_path / "a"), {"vae": vae}, weights="safetensors", provenance={"by": "a"})
+    text = arbitrary(lambda rngs: UMT5Encoder(TEXT, FLOAT32, rngs=rngs))
+    directory.save(
+        str(tmp_path / "b"),
+        {"text_encoder": text},
+        weights="safetensors",
+        tokenizer=BYTES,
+        provenance={"by": "b"},
+    )
+    return tmp_path, {"vae": vae, "text_encoder": text}
+
+
+def same(one, other):
+    one, other = flat(one), flat(other)
+    assert one.keys() == other.keys()
+    for path in one:
+        np.testing.assert_array_equal(jnp.float32(one[path]), jnp.float32(other[path]))
+
+
+def test_every_network_is_there_with_its_weights_and_its_origin(parts, capsys):
+    folder, networks = parts
+    joining.main([str(folder / "all"), str(folder / "a"), str(folder / "b")])
+    assert "vae" in capsys.readouterr().out
+    made = directory.open_directory(str(folder / "all"))
+    for name, network in networks.items():
+        same(made.load(name, FLOAT32), network)
+    assert made.manifest.provenance["vae"]["by"] == "a"
+    assert made.manifest.tokenizer == BYTES
+
+
+def test_of_two_of_a_kind_the_last_wins(parts):
+    folder, _ = parts
+    config = VAEConfig.tiny(dim=8)
+    other = arbitrary(lambda rngs: CausalVAE(config, FLOAT32, rngs=rngs))
+    directory.save(str(folder / "c"), {"vae": other}, weights="safetensors")
+    sources = [directory.open_directory(str(folder / name)) for name in "abc"]
+    made = joining.join(str(folder / "all"), sources)
+    assert made.config("vae") == config
+    same(made.load("vae", FLOAT32), other)
+
+
+def test_nothing_to_join_is_refused(tmp_path):
+    with pytest.raises(InputError, match="at least one"):
+        joining.join(str(tmp_path / "all"), [])
