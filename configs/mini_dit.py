@@ -1,13 +1,17 @@
 """The transformer of the built-in model `mini`, from nothing, on puppets: the three stages of OmniHuman-1.
 
-    make mini
+    omnihuman puppets runs/puppets64 --clips 1350 --size 64x64
+    omnihuman train configs/mini_vae.py --workdir runs/mini_vae          # and mini_audio, mini_text
+    python -m omnihuman_jax.models.joining runs/mini_base runs/mini_{vae,audio,text}/model --like-mini
+    python -m omnihuman_jax.puppet_records runs/puppets64 runs/records/clips --model runs/mini_base --cut 25x3
+    (the same for runs/records/pictures, --cut 1x5, and runs/records/longer, --cut 49x2)
+    omnihuman train configs/mini_dit.py --workdir runs/mini_dit
 
-makes all of it: puppets, VAE, encoders, records, then this (see the Makefile for the single commands).
 Section 3.3: text and reference, then audio, then pose. Pictures come before clips (its "stage 0", and how
-Wan2.1 was trained): they teach what a puppet looks like for a fraction of the price. The last stage has
-clips as long as those that are generated.
+Wan2.1 was trained): they teach what a puppet looks like for a fraction of the price. The stages "longer"
+have clips as long as those that are generated.
 
-Hardware: 2 CPU cores, about an hour.
+Hardware: 2 CPU cores, about an hour to the end of the first "longer" (measured: docs/log.md), and two more.
 """
 
 from omnihuman_jax.models.mini import CONFIGS, SAMPLING
@@ -43,6 +47,10 @@ experiment = Experiment(
         OmniStage(name="audio", steps=3000, batch=8, ratios=AND_AUDIO),
         OmniStage(name="pose", steps=1500, batch=8, ratios=Ratios()),
         OmniStage(name="longer", steps=500, batch=5, data="runs/records/longer", ratios=Ratios()),
+        OmniStage(name="all", steps=12000, batch=8, ratios=Ratios()),
+        OmniStage(
+            name="all, longer", steps=1000, batch=5, data="runs/records/longer", ratios=Ratios()
+        ),
     ),
     optimizer=Optimizer(
         kind="adamw", learning_rate=1e-3, schedule="wsd", decay=0.25, warmup=100, weight_decay=0.01

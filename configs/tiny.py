@@ -8,6 +8,7 @@ runs, saves and resumes; so few steps teach nothing.
 
 from omnihuman_jax.models.conditioner import AudioConfig, PoseConfig
 from omnihuman_jax.models.dit import DiTConfig
+from omnihuman_jax.models.mini import CHANNELS
 from omnihuman_jax.puppet_records import Rehearsal
 from omnihuman_jax.training.experiment import Experiment, MeshSizes, Saving
 from omnihuman_jax.training.flow_matching import FlowMatching
@@ -22,6 +23,7 @@ experiment = Experiment(
         model="mini",
         data="",  # the rehearsal's
         network=DiTConfig.tiny(
+            channels=CHANNELS,
             text_width=128,
             text_length=240,
             audio=AudioConfig(width=96, layers=5, window=5, hidden=32),

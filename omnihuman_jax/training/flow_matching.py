@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,13 +21,15 @@ from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import Grid
 from omnihuman_jax.models import directory
 from omnihuman_jax.models.building import Precision, Remat, flat
+from omnihuman_jax.models.directory import ModelDirectory
 from omnihuman_jax.models.dit import DiTConfig, OmniHumanDiT
 from omnihuman_jax.models.mini import find
 from omnihuman_jax.training import lora, networks, stages
 from omnihuman_jax.training.flops import dit_flops
 from omnihuman_jax.training.lora import LoRA
+from omnihuman_jax.training.showing import Scene, show
 from omnihuman_jax.training.stages import OmniStage
-from omnihuman_jax.training.task import Cost, Params, Tallies, Trainee, tally
+from omnihuman_jax.training.task import Cost, Params, Sample, Tallies, Trainee, tally
 
 MOTION = 2  # latent frames of the 5 pixel frames that a segment hands to the next (section 3.4)
 BINS = 5  # of noise level, for reports
@@ -68,6 +70,7 @@ class FlowMatching:
             in; they lie beside it, as model.lora.safetensors.
         lively: extra weight of places that change fast from one latent frame to the next, lips and
             hands, against all that stands still; 0 for none. Ours; the weights of a clip average 1.
+        scene: what sample videos show (`watch.sample_every`); None for none.
         fps: of the records, for the model directory's defaults.
         sampling: changes of the sampling defaults in the model directory that is written.
     """
@@ -81,6 +84,7 @@ class FlowMatching:
     lora: LoRA | None = None
     times: Times = field(default_factory=Times)
     lively: float = 0.0
+    scene: Scene | None = None
     prefetch_gib: float = 2.0
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
@@ -104,6 +108,7 @@ class FlowMatching:
             cost=functools.partial(_cost, config),
             export=functools.partial(self._export, config),
             trains=self.lora.trains if self.lora is not None else None,
+            sample=self._sampler(config, model),
         )
 
     def loss(
@@ -153,6 +158,16 @@ class FlowMatching:
             return times(of_time, ()), jax.random.normal(of_noise, x0.shape[1:], jnp.float32)
 
         return jax.vmap(one)(sample)
+
+    def _sampler(
+        self, config: DiTConfig, model: ModelDirectory
+    ) -> Callable[[Params, int], Sample] | None:
+        if (scene := self.scene) is None:
+            return None
+        precision = Precision(jnp.float32, jnp.dtype(self.compute))
+        make = functools.partial(_network, config, precision, "none", self.lora)
+        rebuild = functools.partial(networks.rebuilt, make)
+        return lambda params, step: show(scene, model, config, rebuild, params)
 
     def _initial(self, make: Any, config: DiTConfig, mesh: Mesh, seed: int) -> Params:
         if self.start == "new":

@@ -29,7 +29,7 @@ from omnihuman_jax.settings import described
 from omnihuman_jax.training import optimizers, stages, state
 from omnihuman_jax.training.checkpoints import Checkpoints, Restored
 from omnihuman_jax.training.experiment import Experiment
-from omnihuman_jax.training.report import Report
+from omnihuman_jax.training.report import Report, Watch
 from omnihuman_jax.training.state import State
 from omnihuman_jax.training.step import Step, check_unused, make_step
 from omnihuman_jax.training.task import Params, Stream, Tallies, Trainee
@@ -80,6 +80,7 @@ class _Run:
         if experiment.rehearsal is not None:
             task = dataclasses.replace(task, data=experiment.rehearsal(workdir, task.model))
         self.trainee: Trainee = task.prepare(experiment.stages, mesh, experiment.seed)
+        _check_samples(experiment.watch, self.trainee)
         optimizer = experiment.optimizer
         self.trained, self.fixed = optimizers.split(
             optimizer, self.trainee.shapes, self.trainee.trains
@@ -255,6 +256,21 @@ class _Run:
         if self.report is not None:
             self.report.close()
         self.checkpoints.close()
+
+
+def _check_samples(watch: Watch, trainee: Trainee) -> None:
+    """Refuse sample videos that nobody could make."""
+    if not watch.sample_every:
+        return
+    if trainee.sample is None:
+        raise InputError(
+            f"watch.sample_every={watch.sample_every}, and the task has nothing to show; give it a "
+            "scene (task.scene), or watch.sample_every=0."
+        )
+    if jax.process_count() > 1:
+        raise InputError(
+            "Sample videos are made by runs of one process only; give watch.sample_every=0."
+        )
 
 
 class _Signals:

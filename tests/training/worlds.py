@@ -1,5 +1,6 @@
 """A transformer of two layers, a model directory that holds it, and records that fit it."""
 
+import dataclasses
 from functools import cache
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 
 from omnihuman_jax.data import records
 from omnihuman_jax.data.records import ShardWriter
-from omnihuman_jax.models import directory
+from omnihuman_jax.models import directory, mini
 from omnihuman_jax.models.building import FLOAT32, arbitrary
 from omnihuman_jax.models.conditioner import AudioConfig, PoseConfig
 from omnihuman_jax.models.dit import DiTConfig, OmniHumanDiT
@@ -58,3 +59,15 @@ def stage(name: str = "all", *, steps: int = 4, batch: int = 8, **ratios) -> Omn
 def on_device(batch):
     """A host's batch as jax arrays."""
     return jax.tree.map(jnp.asarray, batch)
+
+
+def tiny_of_mini() -> DiTConfig:
+    """A transformer that takes what the encoders of the built-in model make."""
+    config = mini.CONFIGS["dit"]
+    return DiTConfig.tiny(
+        channels=config.channels,
+        text_width=config.text_width,
+        text_length=config.text_length,
+        audio=dataclasses.replace(config.audio, hidden=8),
+        pose=PoseConfig(joints=17, hidden=4, channels=2),
+    )
