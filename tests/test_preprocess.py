@@ -60,6 +60,7 @@ def test_records_are_the_same_bytes_on_gs_and_feed_a_training_step(
 
     config = mini.mini().config("dit")
     layout = Layout(
+        channels=config.channels,
         text=(config.text_length, config.text_width),
         audio=(config.audio.layers, config.audio.width),
         joints=config.pose.joints,
@@ -69,7 +70,7 @@ def test_records_are_the_same_bytes_on_gs_and_feed_a_training_step(
     )
     batch = next(batches)
     batches.close()
-    assert batch.latents.shape == (2, 7, 8, 8, 16)
+    assert batch.latents.shape == (2, 7, 8, 8, config.channels)
     assert batch.conditions.present["text"].all() and np.isfinite(batch.latents).all()
 
 

@@ -263,7 +263,7 @@ def _different(arms: list[Arm], count: int) -> list[Arm]:
     return [arms[k] for k in chosen]
 
 
-def _cost(difference: np.ndarray, axis: tuple[int, ...] | None = None) -> np.ndarray:
+def _cost(difference: np.ndarray, axis: tuple[int, ...] | None = None) -> np.ndarray | np.floating:
     return np.minimum(np.abs(difference), CLIP).mean(axis=axis)
 
 

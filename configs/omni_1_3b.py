@@ -1,0 +1,46 @@
+"""OmniHuman-1 on Wan2.1 1.3B: all parameters, the three stages.
+
+    omnihuman convert Wan-AI/Wan2.1-T2V-1.3B models/wan-1.3b  # and wav2vec 2.0: `convert --help`
+    omnihuman preprocess gs://YOURS/raw gs://YOURS/records --model models/wan-1.3b
+    omnihuman train configs/omni_1_3b.py --workdir gs://YOURS/omni_1_3b \\
+        task.model=models/wan-1.3b task.data=gs://YOURS/records --distributed
+
+What the numbers are: ratios by condition, learning rate, weight decay and clipping are
+OmniHuman-1's (arXiv 2502.01061, section 3.3, and the notes on its last version: docstrings of
+`Ratios` and `Optimizer`). The paper's batch is 256; 64 is one clip a chip on 64 chips. It tells no
+number of updates, resolution, shift or average: 10,000 updates a stage, the average of 0.9999 and
+the shift of 3 at 32,760 tokens (the idea: SD3, arXiv 2403.03206, eq. 23) are ours.
+
+Hardware, estimated and not tried: from 8 chips of 32 GB; the state (parameters, Adam's two moments,
+average) takes 16 bytes a parameter. No run of this on real data or on a TPU has been made.
+"""
+
+from omnihuman_jax.models.conditioner import AudioConfig, PoseConfig
+from omnihuman_jax.models.dit import DiTConfig
+from omnihuman_jax.training.experiment import Experiment, MeshSizes, Saving
+from omnihuman_jax.training.flow_matching import FlowMatching
+from omnihuman_jax.training.optimizers import Optimizer
+from omnihuman_jax.training.report import Watch
+from omnihuman_jax.training.stages import AND_AUDIO, AND_POSE, TEXT_AND_REFERENCE, OmniStage
+from omnihuman_jax.training.step import Update
+
+experiment = Experiment(
+    name="omni_1_3b",
+    task=FlowMatching(
+        model="models/wan-1.3b",
+        data="records",
+        network=DiTConfig(audio=AudioConfig(), pose=PoseConfig()),
+    ),
+    stages=(
+        OmniStage(name="text and reference", steps=10_000, batch=64, ratios=TEXT_AND_REFERENCE),
+        OmniStage(name="audio", steps=10_000, batch=64, ratios=AND_AUDIO),
+        OmniStage(name="pose", steps=10_000, batch=64, ratios=AND_POSE),
+    ),
+    optimizer=Optimizer(
+        kind="adamw", learning_rate=5e-5, schedule="constant", warmup=500, weight_decay=0.01
+    ),
+    update=Update(clip=1.0, ema=0.9999),
+    mesh=MeshSizes(data=1, fsdp=-1),
+    save=Saving(every=500),
+    watch=Watch(every=10),
+)
