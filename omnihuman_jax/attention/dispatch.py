@@ -1,15 +1,30 @@
 """Which implementation of attention runs: tried in order of speed, refusals collected, choice logged once."""
 
+import contextlib
+import contextvars
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from jaxtyping import Array, Float, Int
 
-from omnihuman_jax.attention.chunked import SCORES, chunked
+from omnihuman_jax.attention.chunked import CHUNKED, SCORES
+from omnihuman_jax.attention.kernel import Kernel, Mask, attend, attend_forward
 from omnihuman_jax.attention.reference import reference
 
 log = logging.getLogger(__name__)
+
+_forward = contextvars.ContextVar("forward", default=False)
+
+
+@contextlib.contextmanager
+def forward_mode() -> Iterator[None]:
+    """Attention that is traced inside has forward-mode derivatives (`jax.jvp`) in place of gradients."""
+    token = _forward.set(True)
+    try:
+        yield
+    finally:
+        _forward.reset(token)
 
 
 def _short(q, k, v, **masks):
@@ -19,8 +34,17 @@ def _short(q, k, v, **masks):
     return reference(q, k, v, **masks)
 
 
+def _by(kernel: Kernel) -> Callable[..., Array]:
+    def run(q, k, v, *, lengths, segments):
+        qkv, mask = (q, k, v), Mask(lengths, segments)
+        kernel.check(qkv, mask)
+        return (attend_forward if _forward.get() else attend)(kernel, qkv, mask)
+
+    return run
+
+
 # In order of speed. An implementation refuses with NotImplementedError and the reason (STYLE 5.9).
-IMPLEMENTATIONS: dict[str, Callable[..., Array]] = {"reference": _short, "chunked": chunked}
+IMPLEMENTATIONS: dict[str, Callable[..., Array]] = {"reference": _short, "chunked": _by(CHUNKED)}
 
 
 def attention(
@@ -33,6 +57,8 @@ def attention(
     implementation: str | None = None,
 ) -> Float[Array, "B L N K"]:
     """Every query sees every key (no causal mask): softmax(q kᵀ / √K) v, softmax in float32.
+
+    It has gradients; inside `forward_mode()` it has `jax.jvp` instead.
 
     Args:
         lengths: clip b has `lengths[b]` keys; those behind are padding, never seen.

@@ -1,11 +1,13 @@
 """One suite over all implementations of attention: each means softmax(q kᵀ / √K) v."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omnihuman_jax.attention import attention, chunked
+from omnihuman_jax.attention import attention, chunked, forward_mode
 from omnihuman_jax.attention.dispatch import IMPLEMENTATIONS
 
 B, N, K = 2, 3, 8
@@ -79,6 +81,35 @@ def test_gradients_are_those_of_the_reference(name):
     got = jax.grad(loss, (0, 1, 2))(q, k, v, name)
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_tangents_are_those_of_the_reference(name, masked):
+    qkv, turns = inputs(16, 13), inputs(16, 13, seed=2)
+    masks = dict(lengths=jnp.array([4, 13])) if masked else {}
+
+    def run(*qkv, implementation):
+        return attention(*qkv, implementation=implementation, **masks)
+
+    _, want = jax.jvp(functools.partial(run, implementation="reference"), qkv, turns)
+    with forward_mode():
+        out, got = jax.jvp(functools.partial(run, implementation=name), qkv, turns)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    np.testing.assert_allclose(out, run(*qkv, implementation=name), atol=1e-6)
+
+
+def test_masked_gradients_are_those_of_the_reference_and_touch_nothing_unseen(name):
+    q, k, v = inputs(7, 13)
+    lengths = jnp.array([4, 13])
+
+    def loss(k, v, implementation):
+        return jnp.sum(attention(q, k, v, lengths=lengths, implementation=implementation) ** 2)
+
+    want = jax.grad(loss, (0, 1))(k, v, "reference")
+    got = jax.grad(loss, (0, 1))(k, v, name)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+        assert not np.any(a[0, 4:])
 
 
 def test_bfloat16_differs_by_its_rounding_only(name):
