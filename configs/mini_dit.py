@@ -47,7 +47,7 @@ experiment = Experiment(
         OmniStage(name="audio", steps=3000, batch=8, ratios=AND_AUDIO),
         OmniStage(name="pose", steps=1500, batch=8, ratios=Ratios()),
         OmniStage(name="longer", steps=500, batch=5, data="runs/records/longer", ratios=Ratios()),
-        OmniStage(name="all", steps=12000, batch=8, ratios=Ratios()),
+        OmniStage(name="all", steps=9000, batch=8, ratios=Ratios()),
         OmniStage(
             name="all, longer", steps=1000, batch=5, data="runs/records/longer", ratios=Ratios()
         ),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omnihuman_jax import (
     __version__,
+    ahead,
     cli_convert,
     cli_data,
     cli_generate,
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(
             verbs.add_parser(name, help=module.DESCRIPTION, description=module.DESCRIPTION)
         )
-    args = parser.parse_args(argv)
+    args = _parsed(parser, argv)
     logging.basicConfig(level=os.environ.get("OMNIHUMAN_LOG", "WARNING").upper())
     _environment()
     try:
@@ -63,6 +64,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; settings a.b=c may stand behind options too, where argparse takes no more of them."""
+    args, rest = parser.parse_known_args(argv)
+    settings = [word for word in rest if "=" in word and not word.startswith("-")]
+    if rest and (settings != rest or not hasattr(args, "changes")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.changes += settings
+    return args
+
+
 def _environment() -> None:
     """Defaults of the libraries, set before they are imported; what the user has set wins."""
     cache = (
@@ -79,6 +91,7 @@ def _environment() -> None:
         "HF_HUB_VERBOSITY": "error",
     }.items():
         os.environ.setdefault(name, value)
+    ahead.say_if_no_chips()
 
 
 if __name__ == "__main__":

@@ -33,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID instead (default: alone)",
     )
     parser.add_argument(
+        "--export",
+        metavar="DIR",
+        help="write the model of the newest checkpoint to DIR and stop (default: train)",
+    )
+    parser.add_argument(
         "--settings", action="store_true", help="print every setting and stop (default: train)"
     )
     parser.add_argument(
@@ -49,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     # Imported here: `--help` answers at once.
     from omnihuman_jax import config, processes, storage
     from omnihuman_jax.settings import described
-    from omnihuman_jax.training.loop import train
+    from omnihuman_jax.training.loop import export, train
 
     experiment = config.load(args.config, args.changes)
     if args.settings:
@@ -58,13 +63,17 @@ def run(args: argparse.Namespace) -> None:
     if not storage.is_remote(args.workdir) and storage.is_file(args.workdir):
         raise InputError(f"{args.workdir} is a file; give a folder for the run.")
     with processes.joined(everywhere=args.distributed):
-        _print(args, dataclasses.asdict(train(experiment, args.workdir)))
+        if args.export is not None:
+            outcome = export(experiment, args.workdir, args.export)
+        else:
+            outcome = train(experiment, args.workdir)
+        _print(args, dataclasses.asdict(outcome))
 
 
 def _print(args: argparse.Namespace, outcome: dict[str, Any]) -> None:
     if args.json:
         print(json.dumps(outcome))
-    elif outcome["finished"]:
+    elif outcome["model"] is not None:
         print(f"{outcome['step']} steps; the model is in {outcome['model']}")
     else:
         print(f"stopped at step {outcome['step']}; run the same command to go on")

@@ -59,6 +59,11 @@ def make_mesh(
     return Mesh(np.asarray(devices).reshape(sizes), AXES)
 
 
+def here() -> Any:
+    """A context in which this process's first device is alone, whatever mesh is set outside it."""
+    return jax.set_mesh(make_mesh(devices=jax.local_devices()[:1]))
+
+
 def partition(axes: str | Sequence[str], shape: Sequence[int], mesh: Any) -> PartitionSpec:
     """Where an array of `shape` with logical `axes` lies on `mesh`.
 

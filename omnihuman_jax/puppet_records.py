@@ -62,14 +62,17 @@ class Rehearsal:
     seconds: float = 1.0
     cuts: tuple[Cut, ...] = (Cut(frames=17, pieces=2),)
 
-    def __call__(self, workdir: str, model: str) -> str:
-        """The records, made if they are not there yet."""
-        drawn, out = storage.join(workdir, "puppets"), storage.join(workdir, "records")
+    def records(self, workdir: str) -> str:
+        """Where the records are."""
+        return storage.join(workdir, "records")
+
+    def __call__(self, workdir: str, model: str) -> None:
+        """Make the records if they are not there yet."""
+        drawn, out = storage.join(workdir, "puppets"), self.records(workdir)
         if not storage.is_file(storage.join(out, INFO)):
             settings = Settings(height=self.size, width=self.size, seconds=self.seconds)
             write_clips(drawn, settings, self.clips, progress=sys.stderr.isatty())
             write(drawn, out, model, self.cuts, clips_per_shard=self.clips)
-        return out
 
 
 def write(

@@ -232,7 +232,11 @@ def replace(
         configs={**source.manifest.configs, **{n: net.config for n, net in networks.items()}},
         weights={**source.manifest.weights, **dict.fromkeys(networks, weights)},
         sampling={**source.manifest.sampling, **(sampling or {})},
-        provenance={**source.manifest.provenance, **(provenance or {})},
+        provenance={
+            # What was said of a network that is replaced holds no more.
+            **{k: v for k, v in source.manifest.provenance.items() if k not in networks},
+            **(provenance or {}),
+        },
     )
     _together("model directory written")
     if jax.process_index() == 0:

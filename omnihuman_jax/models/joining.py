@@ -3,18 +3,25 @@
     python -m omnihuman_jax.models.joining OUT MODEL [MODEL ...]
 
 Networks are trained one at a time, each into a directory of its own; the next one needs them together.
+`--ship` writes bfloat16 safetensors, half the bytes, as the built-in model is kept in the repository.
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omnihuman_jax import storage
+import ml_dtypes
+import numpy as np
+
+from omnihuman_jax import storage, torch_files
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.models import directory, mini
-from omnihuman_jax.models.directory import TOKENIZER, ModelDirectory
+from omnihuman_jax.models.directory import SAFETENSORS, TOKENIZER, LazyArray, ModelDirectory
 from omnihuman_jax.models.manifest import Manifest
+
+BFLOAT = np.dtype(ml_dtypes.bfloat16)
 
 
 def join(
@@ -23,6 +30,7 @@ def join(
     *,
     tokenizer: str | None = None,
     sampling: Mapping[str, Any] | None = None,
+    ship: bool = False,
 ) -> ModelDirectory:
     """Write a model directory with every network of `sources`; of two of a kind the last one's.
 
@@ -31,6 +39,7 @@ def join(
     Args:
         tokenizer: "byt5", or None: that of the source of the text encoder.
         sampling: defaults, beside those of the sources (the last one's).
+        ship: every network becomes one safetensors file in bfloat16; else weights are copied as they are.
 
     Raises:
         InputError: no source, or `path` is something else.
@@ -41,21 +50,47 @@ def join(
     text = came.get("text_encoder", sources[-1])
     manifest = Manifest(
         configs={name: source.manifest.configs[name] for name, source in came.items()},
-        weights={name: source.manifest.weights[name] for name, source in came.items()},
+        weights={
+            name: "safetensors" if ship else source.manifest.weights[name]
+            for name, source in came.items()
+        },
         tokenizer=tokenizer or text.manifest.tokenizer,
         sampling={
             **{k: v for s in sources for k, v in s.manifest.sampling.items()},
             **(sampling or {}),
         },
-        provenance={name: dict(source.manifest.provenance) for name, source in came.items()},
+        provenance={name: _origin(name, source) for name, source in came.items()},
     )
     draft = directory.start(path, overwrite=True)
     for name, source in came.items():
-        directory.copy_folder(storage.join(source.path, name), storage.join(draft, name))
+        if ship:
+            _shrink(source.arrays(name), storage.join(draft, name))
+        else:
+            directory.copy_folder(storage.join(source.path, name), storage.join(draft, name))
     if manifest.tokenizer == "umt5":
         directory.copy_folder(storage.join(text.path, TOKENIZER), storage.join(draft, TOKENIZER))
     directory.finish(draft, path, manifest)
     return ModelDirectory(path, manifest)
+
+
+def _origin(name: str, source: ModelDirectory) -> dict[str, Any]:
+    """What a directory says of one of its networks: by its name if it was joined, else of all."""
+    said = source.manifest.provenance
+    if name in said:
+        return dict(said[name])
+    return {key: value for key, value in said.items() if key not in source.manifest.configs}
+
+
+def _shrink(arrays: Mapping[str, LazyArray], folder: str) -> None:
+    torch_files.write_safetensors(
+        storage.join(folder, SAFETENSORS),
+        {path: (array.shape, BFLOAT) for path, array in arrays.items()},
+        functools.partial(_rounded, arrays),
+    )
+
+
+def _rounded(arrays: Mapping[str, LazyArray], path: str) -> list[np.ndarray]:
+    return [np.asarray(arrays[path][...]).astype(BFLOAT)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -67,11 +102,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="store_true",
         help="with the tokenizer and sampling defaults of the built-in model (default: as found)",
     )
+    parser.add_argument(
+        "--ship", action="store_true", help="in bfloat16, as one file each (default: as they are)"
+    )
     args = parser.parse_args(arguments)
     mine: dict[str, Any] = {}
     if args.like_mini:
         mine = {"tokenizer": mini.BYTES, "sampling": mini.SAMPLING}
-    made = join(args.out, [directory.open_directory(model) for model in args.models], **mine)
+    made = join(
+        args.out, [directory.open_directory(model) for model in args.models], ship=args.ship, **mine
+    )
     print(f"{args.out}: {', '.join(made.manifest.configs)}")
 
 

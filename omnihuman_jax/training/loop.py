@@ -62,6 +62,7 @@ def train(experiment: Experiment, workdir: str) -> Outcome:
         StoppedError: too many updates in a row had no use; the last checkpoint is good.
     """
     mesh = meshes.make_mesh(**vars(experiment.mesh))
+    experiment = _rehearsed(experiment, workdir)
     with jax.set_mesh(mesh), _Signals() as signals:
         run = _Run(experiment, workdir, mesh)
         try:
@@ -70,16 +71,48 @@ def train(experiment: Experiment, workdir: str) -> Outcome:
             run.close()
 
 
+def export(experiment: Experiment, workdir: str, path: str) -> Outcome:
+    """Write the model directory of the newest checkpoint to `path`; the run itself is left as it is.
+
+    Raises:
+        InputError: there is no checkpoint, or it is not of this experiment.
+    """
+    mesh = meshes.make_mesh(**vars(experiment.mesh))
+    with jax.set_mesh(mesh):
+        run = _Run(_with_records(experiment, workdir), workdir, mesh)
+        try:
+            return run.export(path)
+        finally:
+            run.close()
+
+
+def _with_records(experiment: Experiment, workdir: str) -> Experiment:
+    """With the records of its rehearsal, if it has one, as data."""
+    if experiment.rehearsal is None:
+        return experiment
+    task = dataclasses.replace(experiment.task, data=experiment.rehearsal.records(workdir))
+    return dataclasses.replace(experiment, task=task)
+
+
+def _rehearsed(experiment: Experiment, workdir: str) -> Experiment:
+    """With the records of its rehearsal as data; one process makes them for all."""
+    rehearsal, task = experiment.rehearsal, experiment.task
+    if rehearsal is None:
+        return experiment
+    if jax.process_index() == 0:
+        rehearsal(workdir, task.model)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("rehearsal")
+    return _with_records(experiment, workdir)
+
+
 class _Run:
     """One call of `train`."""
 
     def __init__(self, experiment: Experiment, workdir: str, mesh: Mesh) -> None:
         self.experiment, self.workdir, self.mesh = experiment, workdir, mesh
         self.total = stages.total(experiment.stages)
-        task = experiment.task
-        if experiment.rehearsal is not None:
-            task = dataclasses.replace(task, data=experiment.rehearsal(workdir, task.model))
-        self.trainee: Trainee = task.prepare(experiment.stages, mesh, experiment.seed)
+        self.trainee: Trainee = experiment.task.prepare(experiment.stages, mesh, experiment.seed)
         _check_samples(experiment.watch, self.trainee)
         optimizer = experiment.optimizer
         self.trained, self.fixed = optimizers.split(
@@ -239,6 +272,20 @@ class _Run:
             self.report.message(f"Stopped by a signal at step {step} of {self.total}, saved.")
             return Outcome(step, False, None)
         path = storage.join(self.workdir, MODEL)
+        self._write(path, step, now, frozen)
+        return Outcome(step, True, path)
+
+    def export(self, path: str) -> Outcome:
+        """The newest checkpoint as a model directory."""
+        restored = self.checkpoints.restore(self._abstract())
+        if restored is None:
+            raise InputError(f"There is no finished checkpoint in {self.workdir} yet.")
+        now, frozen = self._begin(restored)
+        step = int(now.step)
+        self._write(path, step, now, frozen)
+        return Outcome(step, step >= self.total, path)
+
+    def _write(self, path: str, step: int, now: State, frozen: Params) -> None:
         trained = now.ema if now.ema is not None else now.params
         provenance = {
             "trained": {
@@ -249,7 +296,6 @@ class _Run:
             }
         }
         self.trainee.export(path, {**frozen, **trained}, provenance)
-        return Outcome(step, True, path)
 
     def close(self) -> None:
         self._close_stream()

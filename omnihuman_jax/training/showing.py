@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from omnihuman_jax import media
+from omnihuman_jax import media, mesh
 from omnihuman_jax.diffusion import samplers
 from omnihuman_jax.diffusion.guidance import Constant, Guidance
 from omnihuman_jax.errors import InputError
@@ -71,11 +71,13 @@ def show(
     request, truth = _request(scene, manifest.sampling)
     sampler = samplers.make(request.sampler)
     calls = sampler.calls(sampler.schedule(request.steps, request.shift))
-    conditions, negative = jax.tree.map(np.asarray, generator.encode(request, _silent))
+    with mesh.here():
+        conditions, negative = jax.tree.map(np.asarray, generator.encode(request, _silent))
     latents = generator.denoise(request, conditions, negative, calls, _silent)
-    here = jnp.asarray(np.asarray(latents))  # gathered
-    pixels = generator.decode(here, request.grid.frames, _silent)
-    frames = np.concatenate(list(pixels))
+    gathered = np.asarray(latents)
+    with mesh.here():
+        pixels = generator.decode(jnp.asarray(gathered), request.grid.frames, _silent)
+        frames = np.concatenate(list(pixels))
     scores = {} if truth is None else {"lip_corr": scoring.lip_score(frames, truth)}
     return Sample(frames, request.fps, sound=request.audio, scores=scores)
 

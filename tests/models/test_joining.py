@@ -60,3 +60,37 @@ def test_of_two_of_a_kind_the_last_wins(parts):
 def test_nothing_to_join_is_refused(tmp_path):
     with pytest.raises(InputError, match="at least one"):
         joining.join(str(tmp_path / "all"), [])
+
+
+def test_to_ship_is_to_round_to_bfloat16_and_to_remember_where_it_came_from(parts):
+    """Of a directory that was itself joined: each network's own origin stays."""
+    folder, networks = parts
+    sources = [directory.open_directory(str(folder / name)) for name in "ab"]
+    joined = joining.join(str(folder / "all"), sources)
+    joining.main([str(folder / "small"), joined.path, "--ship"])
+    made = directory.open_directory(str(folder / "small"))
+    for name, network in networks.items():
+        given = flat(made.load(name, FLOAT32))
+        for path, value in flat(network).items():
+            rounded = np.asarray(value).astype(jnp.bfloat16).astype(np.float32)
+            np.testing.assert_array_equal(given[path], rounded)
+        size = (folder / "small" / name / "weights.safetensors").stat().st_size
+        assert size < 0.7 * (folder / "all" / name / "weights.safetensors").stat().st_size
+    by = {name: origin["by"] for name, origin in made.manifest.provenance.items()}
+    assert by == {"vae": "a", "text_encoder": "b"}
+
+
+def test_a_network_that_is_trained_again_forgets_its_origin(parts):
+    folder, networks = parts
+    sources = [directory.open_directory(str(folder / name)) for name in "ab"]
+    joined = joining.join(str(folder / "all"), sources)
+    again = directory.replace(
+        joined,
+        str(folder / "again"),
+        {"vae": networks["vae"]},
+        weights="safetensors",
+        provenance={"by": "c"},
+    )
+    made = joining.join(str(folder / "more"), [again])
+    by = {name: origin["by"] for name, origin in made.manifest.provenance.items()}
+    assert by == {"vae": "c", "text_encoder": "b"}

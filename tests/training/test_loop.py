@@ -19,7 +19,7 @@ from omnihuman_jax.errors import InputError, StoppedError
 from omnihuman_jax.models.directory import open_directory
 from omnihuman_jax.training.checkpoints import Checkpoints
 from omnihuman_jax.training.experiment import Experiment, MeshSizes, Saving
-from omnihuman_jax.training.loop import _Run, train
+from omnihuman_jax.training.loop import _Run, export, train
 from omnihuman_jax.training.optimizers import Optimizer
 from omnihuman_jax.training.report import Watch
 from omnihuman_jax.training.step import Update
@@ -136,6 +136,21 @@ def test_the_model_at_the_end_is_a_model_directory(straight):
     made = open_directory(str(straight / "model"))
     assert made.manifest.provenance["trained"]["steps"] == sum(STEPS)
     assert sorted(losses(straight)) == list(range(1, sum(STEPS) + 1))
+
+
+@pytest.mark.slow
+def test_the_newest_checkpoint_can_be_exported_and_the_run_is_left_alone(
+    folder, straight, tmp_path
+):
+    before = {p: p.stat().st_mtime_ns for p in straight.rglob("*") if p.is_file()}
+    outcome = export(experiment(folder), str(straight), str(tmp_path / "model"))
+    assert (outcome.step, outcome.model) == (sum(STEPS), str(tmp_path / "model"))
+    made, usual = (open_directory(str(p / "model")).arrays("dit") for p in (tmp_path, straight))
+    for path in usual:
+        np.testing.assert_array_equal(made[path][...], usual[path][...])
+    assert {p: p.stat().st_mtime_ns for p in straight.rglob("*") if p.is_file()} == before
+    with pytest.raises(InputError, match="no finished checkpoint"):
+        export(experiment(folder), str(tmp_path / "empty"), str(tmp_path / "model"))
 
 
 @pytest.mark.slow
