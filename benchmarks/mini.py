@@ -45,6 +45,7 @@ from omnihuman_jax.diffusion.guidance import Constant, Guidance
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import Grid
 from omnihuman_jax.inference.generator import Generator, Request
+from omnihuman_jax.inference.request import scales
 from omnihuman_jax.models.building import FLOAT32
 from omnihuman_jax.models.mini import find
 from omnihuman_jax.puppets import captions, colour_reading, lips, palette, plan, scoring
@@ -134,7 +135,7 @@ Film = Callable[[Case, Sequence[str], int], np.ndarray]  # conditions given, see
 def film(
     model: str,
     steps: int | None,
-    scales: tuple[float | None, float | None],
+    wanted: tuple[float | None, float | None],
     ceiling: bool = False,
 ) -> tuple[Film, Any]:
     """What makes the videos, and where the model comes from."""
@@ -145,10 +146,9 @@ def film(
     if ceiling:
         return functools.partial(_through, generator), dict(directory.manifest.provenance)
     defaults = directory.manifest.sampling
-    text = float(defaults["guidance"]) if scales[0] is None else scales[0]
-    guidance = Guidance(
-        text=Constant(text), audio=Constant(text if scales[1] is None else scales[1])
-    )
+    usual = scales(defaults) if wanted[0] is None else (wanted[0], wanted[0])
+    audio = usual[1] if wanted[1] is None else wanted[1]
+    guidance = Guidance(text=Constant(usual[0]), audio=Constant(audio))
     config = directory.config("dit")
     joints = None if config.pose is None else config.pose.joints
 
@@ -201,9 +201,9 @@ def case(number: int, size: int, frames: int, sound: np.ndarray | None = None) -
     return Case(number, clip, int(np.argmax(spread)), frames, clip.caption, sound)
 
 
-def numbers(framing: str, first: int = FIRST, *, free: bool = False) -> Iterator[int]:
+def numbers(framing: str, first: int | None = None, *, free: bool = False) -> Iterator[int]:
     """Unseen clips of a framing without fault; `free`: in which the hands also do something."""
-    number = first
+    number = FIRST if first is None else first
     while True:
         made = plan.make_plan(0, number)
         if made.framing == framing and not made.faults:
@@ -453,24 +453,35 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="clips that speak; the other parts have half as many or fewer (default: 24)")  # fmt: skip
     add("--steps", type=int, metavar="N", help="steps of the sampler (default: the model's)")
     add("--text-guidance", type=float, metavar="X", help="its scale (default: the model's)")
-    add("--audio-guidance", type=float, metavar="X", help="its scale (default: that of the text)")
+    add(
+        "--audio-guidance",
+        type=float,
+        metavar="X",
+        help="its scale (default: the model's, or --text-guidance)",
+    )
     add("--ceiling", action="store_true",
         help="score the drawn frames after the model's VAE: what it could reach (default: off)")  # fmt: skip
     add("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
-    add("--size", type=int, default=96, metavar="N", help="height and width (default: 96)")
+    add("--first", type=int, default=FIRST, metavar="N",
+        help="number of the first unseen clip, 50,000 to 59,000 (default: 50000)")  # fmt: skip
+    add("--size", type=int, default=64, metavar="N", help="height and width (default: 64)")
     add("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART",
         help=f"of {', '.join(PARTS)} (default: all)")  # fmt: skip
     args = parser.parse_args(arguments)
+    if not 50_000 <= args.first <= 59_000:
+        parser.error(f"--first lies between 50000 and 59000, got {args.first}.")
     if not 2 <= args.clips <= 50:
         parser.error(f"--clips lies between 2 and 50, got {args.clips}.")
     return args
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    global FIRST
     args = parse(arguments)
+    FIRST = args.first
     began = time.monotonic()
-    scales = (args.text_guidance, args.audio_guidance)
-    make, provenance = film(args.model, args.steps, scales, args.ceiling)
+    wanted = (args.text_guidance, args.audio_guidance)
+    make, provenance = film(args.model, args.steps, wanted, args.ceiling)
     parts = {"lips": lips_part, "real": real_part, "conditions": conditions_part, "text": text_part}
     share = {"lips": 1, "real": 3, "conditions": 2, "text": 1}
     scores: dict[str, Any] = {}
@@ -485,6 +496,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "ceiling": args.ceiling,
                 "untrained": bool(provenance.get("untrained", False)),
                 **scores,
+                "first": args.first,
                 "size": args.size,
                 "steps": args.steps,
                 "seconds": round(time.monotonic() - began, 1),

@@ -11,7 +11,9 @@ Section 3.3: text and reference, then audio, then pose. Pictures come before cli
 Wan2.1 was trained): they teach what a puppet looks like for a fraction of the price. The stages "longer"
 have clips as long as those that are generated.
 
-Hardware: 2 CPU cores, about an hour to the end of the first "longer" (measured: docs/log.md), and two more.
+    python -m omnihuman_jax.models.joining omnihuman_jax/mini runs/mini_dit/model --like-mini --ship
+
+Hardware: 2 CPU cores, two and a half hours with other work beside it. What it scores, and why not more: docs/log.md.
 """
 
 from omnihuman_jax.models.mini import CONFIGS, SAMPLING

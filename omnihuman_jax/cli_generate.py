@@ -22,6 +22,7 @@ EPILOG = """examples:
   omnihuman generate --reference me.jpg --audio hello.mp3 --out hello.mp4
   omnihuman generate --model models/wan-1.3b --text "a singer on a stage" --size 480x832 --frames 81
 """
+DRIVES = ("auto", "text", "audio", "pose", "audio+pose")  # inference/activation.py, `Drive`
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -56,15 +57,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pose", metavar="FILE", help="how to move: keypoints, .json or .npz")
     add("--text", metavar="STR", help="what is seen and done")
     add("--negative-text", metavar="STR", help="what to stay away from (default: the model's)")
+    add(
+        "--drive",
+        choices=DRIVES,
+        default="auto",
+        help="what drives the video: weaker conditions come along, stronger ones stay off; pose alone "
+        "turns audio off (default: auto, all that is given)",
+    )
+    add(
+        "--without",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="leave a condition out though it is given: text, reference, audio or pose (default: none)",
+    )
     shape = parser.add_argument_group("size and length")
     add = shape.add_argument
     add(
         "--seconds",
         type=float,
         metavar="S",
-        help="length (default: that of the audio or pose, at most the model's clip)",
+        help="length; longer than the model's clip is made in segments (default: that of the audio "
+        "or pose, else one clip)",
     )
-    add("--frames", type=int, metavar="N", help="length in frames, 4n+1 (default: by --seconds)")
+    add(
+        "--frames",
+        type=int,
+        metavar="N",
+        help="length in frames; 4n+1 in one clip (default: by --seconds)",
+    )
     add(
         "--size",
         type=_size,
@@ -98,7 +119,7 @@ def _add_sampling(add: Callable[..., Any]) -> None:
         "--audio-guidance",
         type=float,
         metavar="X",
-        help="scale of audio guidance (default: that of the text, which saves a pass)",
+        help="scale of audio guidance (default: the model's, or that of --text-guidance, which saves a pass)",
     )
     add(
         "--anneal",
@@ -134,6 +155,7 @@ def run(args: argparse.Namespace) -> None:
     model = find(args.model)
     names = {field.name for field in dataclasses.fields(Wish)}
     common = {key: value for key, value in vars(args).items() if key in names}
+    common["without"] = tuple(args.without)
     wishes = [(common, args.out)]
     if args.batch is not None:
         wishes = _manifest(args.batch, common, typing.get_type_hints(Wish))
@@ -160,8 +182,11 @@ def _one(
     notes = _notes(generator.model, request)
     print(_summary(args.model, request), *notes, sep="\n", flush=True)
     phases: dict[str, float] = {}
+    saved = _kept(generator.model, request, out)
     with _bars(phases, shown=not args.quiet) as progress:
-        frames = _write(functools.partial(generator, request, progress), request, out)
+        frames = _write(functools.partial(generator, request, progress, saved), request, out)
+    if saved is not None:
+        saved.remove()
     sheet = str(Path(out).with_suffix(".png"))
     seconds = time.monotonic() - started
     length = frames / request.fps
@@ -172,6 +197,16 @@ def _one(
         sampler=request.sampler, seed=request.seed, model=args.model, notes=notes,
         seconds=round(seconds, 2), phases={name: round(spent, 2) for name, spent in phases.items()},
     )  # fmt: skip
+
+
+def _kept(model: Any, request: "Request", out: str) -> Any:
+    """Where the segments of a long video are kept beside it until it is whole; None for a short one."""
+    from omnihuman_jax.inference.segments import Kept, fingerprint
+
+    if (request.frames or 0) <= request.grid.frames:
+        return None
+    about = {"path": model.path, **model.manifest.provenance}
+    return Kept(f"{out}.segments", fingerprint(request, about))
 
 
 def _manifest(
@@ -190,6 +225,8 @@ def _manifest(
             given = dict(json.loads(line))
             if "size" in given:
                 given["size"] = _size(str(given["size"]))
+            if "without" in given:
+                given["without"] = tuple(map(str, given["without"]))
         except (ValueError, TypeError, argparse.ArgumentTypeError) as why:
             raise InputError(
                 f"{path}, line {number}: not a JSON object of settings ({why})."
@@ -232,27 +269,31 @@ def _write(generate: Callable[[], Iterator[Any]], request: "Request", path: str)
 
 
 def _summary(model: str, request: "Request") -> str:
+    from omnihuman_jax.inference import segments
+
     grid = request.grid
     names = ("text", "reference", "audio", "pose")
     given = [name for name in names if getattr(request, name) is not None]
+    frames = request.frames or grid.frames
+    count = len(segments.starts(frames, grid.frames))
+    pieces = f" in {count} segments of {grid.frames}" if count > 1 else ""
     return (
-        f"{model}: {' + '.join(given)} -> {request.frames or grid.frames} frames of "
-        f"{grid.height}x{grid.width} at {request.fps:g} fps, {request.steps} steps of {request.sampler}"
+        f"{model}: {' + '.join(given)} -> {frames} frames of {grid.height}x{grid.width}{pieces} at "
+        f"{request.fps:g} fps, {request.steps} steps of {request.sampler}"
     )
 
 
 def _notes(model: Any, request: "Request") -> list[str]:
     """What the user must know about this model before looking at the video."""
-    notes = []
+    notes = list(request.notes)
     if model.manifest.provenance.get("untrained"):
         notes.append("Note: the weights of this model are UNTRAINED; the video will be noise.")
+    elif knows := model.manifest.sampling.get("knows"):
+        notes.append(f"Note: this model was trained on {knows} only; it knows nothing else.")
     elif request.reference is not None and model.config("dit").audio is None:
         notes.append(
             "Note: this is plain Wan2.1, which was never trained to follow a reference image."
         )
-    most = model.manifest.sampling.get("frames")
-    if most and request.grid.frames > most:
-        notes.append(f"Note: {request.grid.frames} frames at once; the model is made for {most}.")
     return notes
 
 
@@ -272,24 +313,25 @@ def _bars(phases: dict[str, float], shown: bool) -> Iterator["Progress"]:
     """A bar a phase with the time left; `phases` gets the seconds that each took."""
     from tqdm import tqdm
 
-    bar, began = None, 0.0
+    bars: dict[str, Any] = {}
+    bar, began, before = None, 0.0, 0.0
 
     def report(phase: str, done: int, total: int) -> None:
-        nonlocal bar, began
+        nonlocal bar, began, before
         if bar is None or bar.desc != phase:
-            if bar is not None:
-                bar.close()
-            began = time.monotonic()
-            bar = tqdm(total=total, desc=phase, disable=not shown, leave=True)
-            bar.desc = phase
+            began, before = time.monotonic(), phases.get(phase, 0.0)
+            bar = bars.get(phase)
+            if bar is None:
+                bar = bars[phase] = tqdm(total=total, desc=phase, disable=not shown, leave=True)
+                bar.desc = phase
         bar.update(done - bar.n)
-        phases[phase] = time.monotonic() - began
+        phases[phase] = before + time.monotonic() - began
 
     try:
         yield report
     finally:
-        if bar is not None:
-            bar.close()
+        for one in bars.values():
+            one.close()
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -45,7 +45,7 @@ def inputs(tmp_path, monkeypatch):
         (["--reference", "huge.png"], "huge.png is too large"),
         (["--reference", "text.txt"], "text.txt"),
         (["--audio", "text.txt"], "text.txt"),
-        (["--frames", "50"], "4n+1"),
+        (["--frames", "48"], "4n+1"),
         (["--size", "100x100"], "multiple of 16"),
         (["--steps", "0"], "at least 1 step"),
         (["--model", "nothing-here"], "not a model directory"),
@@ -129,6 +129,12 @@ def test_the_built_in_examples_become_a_video(tmp_path, capsys):
     assert facts.audio_seconds == pytest.approx(5 / 25, abs=0.03)
     assert result["frames"] == 5 and result["video"] == str(out)
     assert set(result["phases"]) == {"encode", "denoise", "decode"}
-    assert "UNTRAINED" in printed, "untrained weights are called untrained"
+    assert "trained on drawn puppets only" in printed and "UNTRAINED" not in printed
     assert np.asarray(Image.open(out.with_suffix(".png"))).std() > 0
     assert sorted(p.name for p in out.parent.iterdir()) == ["demo.mp4", "demo.png"]
+
+
+def test_untrained_weights_are_called_untrained(tmp_path, capsys):
+    out = str(tmp_path / "noise.mp4")
+    assert main(["generate", "--model", "mini-untrained", "--text", "x", "--out", out, *SMALL]) == 0
+    assert "UNTRAINED" in capsys.readouterr().out

@@ -83,8 +83,11 @@ def test_the_sound_before_a_clip_is_heard_and_not_stored(encoder: encoding.Encod
 
 
 def test_fingerprints_tell_encoders_apart() -> None:
-    model = mini.mini()
-    same = encoding.fingerprints(mini.mini())
+    model = mini.untrained()
+    same = encoding.fingerprints(mini.untrained())
+    trained = encoding.fingerprints(mini.mini())
+    assert trained.keys() == same.keys() and not trained.items() & same.items()
+    assert all(value.startswith("sha256:") for value in trained.values())
     assert encoding.fingerprints(model) == same and set(same) == set(encoding.NETWORKS)
     assert all(value.startswith("untrained:") for value in same.values())
     configs = {**model.manifest.configs, "vae": dataclasses.replace(model.config("vae"), dim=4)}
@@ -92,10 +95,10 @@ def test_fingerprints_tell_encoders_apart() -> None:
         dataclasses.replace(model, manifest=dataclasses.replace(model.manifest, configs=configs))
     )
     assert other["vae"] != same["vae"] and other["text_encoder"] == same["text_encoder"]
-    trained = dataclasses.replace(model.manifest, provenance={"files": [
+    converted = dataclasses.replace(model.manifest, provenance={"files": [
         {"network": "vae", "sha256": "1" * 64}, {"network": "text_encoder", "sha256": "2" * 64}
     ]})  # fmt: skip
-    known = encoding._fingerprint(dataclasses.replace(model, manifest=trained), "vae")
+    known = encoding._fingerprint(dataclasses.replace(model, manifest=converted), "vae")
     assert known.startswith("sha256:") and known[7:] != same["vae"][10:]
 
 

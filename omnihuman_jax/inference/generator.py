@@ -17,7 +17,9 @@ from omnihuman_jax.conditions import Conditions
 from omnihuman_jax.diffusion import samplers
 from omnihuman_jax.diffusion.guidance import Constant, Guidance, Plan
 from omnihuman_jax.errors import InputError
-from omnihuman_jax.geometry import SPATIAL, TEMPORAL, Grid
+from omnihuman_jax.geometry import MOTION_FRAMES, SPATIAL, TEMPORAL, Grid
+from omnihuman_jax.inference import segments
+from omnihuman_jax.inference.segments import Kept
 from omnihuman_jax.models import umt5, wav2vec2
 from omnihuman_jax.models.building import FLOAT32, Precision
 from omnihuman_jax.models.conditioner import Tokens
@@ -31,13 +33,14 @@ class Request:
     """One video to make. Conditions left out (None) are dropped, as in training.
 
     Attributes:
-        grid: frames, height and width of the clip that is denoised.
-        frames: how many of them to return, the first; None for all.
+        grid: frames, height and width of the clip that is denoised at a time.
+        frames: how many to return; None for those of the grid, more for several segments.
         reference: the person, any size; scaled to cover the grid and cropped.
         audio: 16 kHz mono; cut, or continued in silence, to the clip's length.
         pose: keypoints at `fps`, x, y in [0, 1] and confidence; the last frame is held to the end.
         negative_text: what the passes without text read; None for no text.
         sampler, steps, shift: see diffusion/samplers.py.
+        notes: what the user should know of how his wishes were understood.
     """
 
     grid: Grid
@@ -53,6 +56,7 @@ class Request:
     shift: float = 5.0
     guidance: Guidance = field(default_factory=lambda: Guidance(text=Constant(5.0)))
     seed: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,13 @@ class Generator:
     chunk: int | None = None
     kept: dict[str, Any] | None = None
 
-    def __call__(self, request: Request, progress: Progress | None = None) -> Iterator[np.ndarray]:
+    def __call__(
+        self, request: Request, progress: Progress | None = None, saved: Kept | None = None
+    ) -> Iterator[np.ndarray]:
         """The frames, UInt8 "F Y X 3", a few at a time in order.
+
+        Args:
+            saved: where finished segments of a long video are kept, and taken from.
 
         Raises:
             InputError: the model has no input for a condition, or a setting cannot work.
@@ -80,9 +89,65 @@ class Generator:
         self._check(request)
         sampler = samplers.make(request.sampler)
         calls = sampler.calls(sampler.schedule(request.steps, request.shift))
+        frames, clip = request.frames or request.grid.frames, request.grid.frames
+        if frames > clip:
+            whole = self if self.kept is not None else dataclasses.replace(self, kept={})
+            return whole._segments(request, calls, report, saved)
         conditions, negative = self.encode(request, report)
         latents = self.denoise(request, conditions, negative, calls, report)
-        return self.decode(latents, request.frames or request.grid.frames, report)
+        return self.decode(latents, frames, report)
+
+    def _segments(
+        self, request: Request, calls: samplers.Calls, report: Progress, saved: Kept | None
+    ) -> Iterator[np.ndarray]:
+        """A long video, a segment after the other, each from the last frames of the one before."""
+        clip, left = request.grid.frames, request.frames or 0
+        conditions, negative = self.encode(request, report)
+        firsts = segments.starts(left, clip)
+        before: np.ndarray | None = None
+        for number, first in enumerate(firsts):
+            part = _Part(number, len(firsts), len(calls), left, request.frames or 0, report)
+            new = None if saved is None else saved.read(number)
+            if new is None:
+                given = segments.cut(conditions, first, clip)
+                pieces = self._segment(request, given, negative, calls, part, before)
+            else:
+                pieces = iter([new])
+            shown: list[np.ndarray] = []
+            for piece in pieces:
+                shown.append(piece)
+                if left > 0:
+                    yield piece[:left]
+                left -= len(piece)
+            frames = np.concatenate(shown)
+            if saved is not None and new is None:
+                saved.write(number, frames)
+            seen = frames if before is None else np.concatenate([before, frames])
+            before = seen[-MOTION_FRAMES:]
+
+    def _segment(
+        self,
+        request: Request,
+        conditions: Conditions,
+        negative: Array | None,
+        calls: samplers.Calls,
+        part: "_Part",
+        before: UInt8[np.ndarray, "f Y X 3"] | None,
+    ) -> Iterator[np.ndarray]:
+        """The new frames of one segment."""
+        if before is not None:
+            graph, params = nnx.split(self._network("vae"))
+            pixels = jnp.asarray(before, jnp.float32)[None] / 127.5 - 1
+            conditions = dataclasses.replace(conditions, motion=_encode(graph, params, pixels))
+        latents = self.denoise(request, conditions, negative, calls, part, segment=part.number)
+        motion = conditions.motion
+        if motion is not None:
+            latents = jnp.concatenate([motion, latents[:, motion.shape[1] :]], axis=1)
+        seen = 0 if before is None else len(before)
+        for piece in self.decode(latents, request.grid.frames, part):
+            if len(new := piece[max(seen, 0) :]):
+                yield new
+            seen = max(seen - len(piece), 0)
 
     def _check(self, request: Request) -> None:
         """Refuse what the model has no network or no input for, before anything is read."""
@@ -118,6 +183,7 @@ class Generator:
             InputError: the model has no network for one of them.
         """
         grid = request.grid
+        length = segments.covered(request.frames or grid.frames, grid.frames)
         made: dict[str, Any] = {}
         texts = [t for t in (request.text, request.negative_text) if t is not None]
         jobs = [texts, request.reference is not None, request.audio is not None]
@@ -131,10 +197,10 @@ class Generator:
             made["reference"] = self._reference(request.reference, grid)
             report("encode", done := done + 1, total)
         if request.audio is not None:
-            made["audio"] = self._audio(request.audio, grid.frames, request.fps)
+            made["audio"] = self._audio(request.audio, length, request.fps)
             report("encode", done := done + 1, total)
         if request.pose is not None:
-            made["pose"] = self._pose(request.pose, grid.frames)
+            made["pose"] = self._pose(request.pose, length)
         negative = None if request.negative_text is None else features.pop()
         text = None if request.text is None else features.pop()
         return Conditions(text=text, **made), negative
@@ -146,8 +212,12 @@ class Generator:
         negative: Array | None,
         calls: samplers.Calls,
         report: Progress,
+        segment: int = 0,
     ) -> Float[Array, "1 T H W C"]:
-        """Latents at the end of the flow; one compiled program a set of guidance passes."""
+        """Latents at the end of the flow; one compiled program a set of guidance passes.
+
+        Every segment has noise of its own.
+        """
         config = self.model.config("dit")
         plan = request.guidance.plan(
             conditions.given(), np.asarray(calls.time), np.asarray(calls.progress)
@@ -164,7 +234,9 @@ class Generator:
             return _embed(graph, params, kept, height, width)
 
         shape = (1, *request.grid.latent_shape, config.channels)
-        noise = jax.random.normal(jax.random.key(request.seed), shape, jnp.float32)
+        key = jax.random.key(request.seed)
+        key = jax.random.fold_in(key, segment) if segment else key
+        noise = jax.random.normal(key, shape, jnp.float32)
         state = samplers.make(request.sampler).init(noise)
         embedded = {dropped: tokens(dropped) for dropped in plan.passes}
         for rows, part in plan.stretches():
@@ -224,6 +296,25 @@ class Generator:
     def _pose(self, pose: Float32[np.ndarray, "f J 3"], frames: int) -> Float[Array, "1 F J 3"]:
         pad = max(0, frames - len(pose))
         return jnp.asarray(np.pad(pose[:frames], ((0, pad), (0, 0), (0, 0)), mode="edge"))[None]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Reports the work on one segment as its share of the whole video's."""
+
+    number: int
+    segments: int
+    steps: int
+    left: int
+    frames: int
+    report: Progress
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        if phase == "denoise":
+            self.report(phase, self.number * self.steps + done, self.segments * self.steps)
+        elif phase == "decode":
+            new = max(0, done - (MOTION_FRAMES if self.number else 0))
+            self.report(phase, min(self.frames - self.left + new, self.frames), self.frames)
 
 
 def pieces(latents: tuple[int, ...], width: int) -> int:

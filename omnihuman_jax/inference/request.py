@@ -11,6 +11,7 @@ from omnihuman_jax.diffusion import samplers
 from omnihuman_jax.diffusion.guidance import Constant, Cosine, Guidance, Linear, Scale
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import Grid, frames_for, nearest_size
+from omnihuman_jax.inference.activation import Drive, activate
 from omnihuman_jax.inference.generator import Request
 from omnihuman_jax.models.directory import ModelDirectory
 from omnihuman_jax.models.wav2vec2 import SAMPLE_RATE
@@ -40,6 +41,8 @@ class Wish:
     guidance_end: float | None = None
     anneal: Anneal = "constant"
     seed: int = 0
+    drive: Drive = "auto"
+    without: tuple[str, ...] = ()
 
 
 def prepare(wish: Wish, model: ModelDirectory) -> Request:
@@ -59,13 +62,18 @@ def prepare(wish: Wish, model: ModelDirectory) -> Request:
     if not 0 <= wish.seed < 2**32:
         raise InputError(f"--seed lies between 0 and {2**32 - 1}, got {wish.seed}.")
     samplers.make(wish.sampler).schedule(steps, shift)
-    guidance = _guidance(wish, float(defaults["guidance"]))
+    guidance = _guidance(wish, defaults)
     reference, audio = wish.reference, wish.audio
     if (reference, audio, wish.pose, wish.text) == (None, None, None, None):
-        reference, audio = str(media.example("portrait.jpg")), str(media.example("speech.flac"))
+        reference = str(media.example(defaults.get("example", "portrait.jpg")))
+        audio = str(media.example("speech.flac"))
+    inputs = dict(text=wish.text, reference=reference, audio=audio, pose=wish.pose)
+    given = [name for name, value in inputs.items() if value is not None]
+    chosen = activate(given, wish.drive, wish.without)
+    text, reference, audio, posed = (inputs[n] if n in chosen.active else None for n in inputs)
     image = None if reference is None else media.read_image(reference)
     sound = None if audio is None else media.read_audio(audio, SAMPLE_RATE)
-    pose = None if wish.pose is None else _at_rate(*media.read_pose(wish.pose), fps)
+    pose = None if posed is None else _at_rate(*media.read_pose(posed), fps)
     driven = [
         None if sound is None else len(sound) / SAMPLE_RATE,
         None if pose is None else len(pose) / fps,
@@ -80,29 +88,30 @@ def prepare(wish: Wish, model: ModelDirectory) -> Request:
         reference=image,
         audio=sound,
         pose=pose,
-        text=wish.text,
+        text=text,
         negative_text=_negative(wish, defaults),
         sampler=wish.sampler,
         steps=steps,
         shift=shift,
         guidance=guidance,
         seed=wish.seed,
+        notes=(chosen.told(),),
     )
 
 
 def _length(
     wish: Wish, fps: float, driven: float | None, defaults: Mapping[str, Any]
 ) -> tuple[int, int]:
-    """Frames to denoise, 4n+1, and frames to keep of them."""
+    """Frames to denoise at a time, 4n+1, and frames to make in all: more than that are segments."""
     most = int(defaults.get("frames", FRAMES))
+    if wish.frames is not None and wish.seconds is not None:
+        raise InputError("--frames and --seconds both say how long; give one of them.")
     if wish.frames is not None:
-        if wish.seconds is not None:
-            raise InputError("--frames and --seconds both say how long; give one of them.")
-        return wish.frames, wish.frames
-    if wish.seconds is None:
-        frames = most if driven is None else min(most, frames_for(driven, fps))
-        return frames, frames if driven is None else min(frames, max(1, round(driven * fps)))
-    return frames_for(wish.seconds, fps), max(1, round(wish.seconds * fps))
+        return min(wish.frames, most), wish.frames
+    seconds = driven if wish.seconds is None else wish.seconds
+    if seconds is None:
+        return most, most
+    return min(most, frames_for(seconds, fps)), max(1, round(seconds * fps))
 
 
 def _size(image: np.ndarray | None, defaults: Mapping[str, Any]) -> tuple[int, int]:
@@ -112,9 +121,9 @@ def _size(image: np.ndarray | None, defaults: Mapping[str, Any]) -> tuple[int, i
     return nearest_size(height, width, area)
 
 
-def _guidance(wish: Wish, default: float) -> Guidance:
-    text = default if wish.text_guidance is None else wish.text_guidance
-    audio = text if wish.audio_guidance is None else wish.audio_guidance
+def _guidance(wish: Wish, defaults: Mapping[str, Any]) -> Guidance:
+    text, audio = scales(defaults) if wish.text_guidance is None else (wish.text_guidance,) * 2
+    audio = audio if wish.audio_guidance is None else wish.audio_guidance
     end = wish.guidance_end
     if end is None and wish.anneal != "constant":
         raise InputError(
@@ -129,6 +138,12 @@ def _guidance(wish: Wish, default: float) -> Guidance:
         return (Linear if wish.anneal == "linear" else Cosine)(start, end)
 
     return Guidance(text=scale(text), audio=scale(audio))
+
+
+def scales(defaults: Mapping[str, Any]) -> tuple[float, float]:
+    """A model's own guidance scales of text and audio; it may state one for both."""
+    text = float(defaults.get("guidance", 5.0))
+    return text, float(defaults.get("audio_guidance", text))
 
 
 def _negative(wish: Wish, defaults: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ FOLDER = Path(__file__).parent.parent / "examples"
 
 
 def example(name: str) -> Path:
-    """The path of an example input: `portrait.jpg` or `speech.flac`.
+    """The path of an example input: `portrait.jpg`, `puppet.png` or `speech.flac`.
 
     Raises:
         InputError: there is no such example.

@@ -1,5 +1,6 @@
-"""The built-in small model: the sizes of its networks, and its weights while none are trained."""
+"""The built-in small model: the sizes of its networks, and where its weights lie."""
 
+from pathlib import Path
 from typing import Any
 
 from jax.sharding import Mesh
@@ -13,7 +14,8 @@ from omnihuman_jax.models.umt5 import BYTES, UMT5Config
 from omnihuman_jax.models.vae import VAEConfig
 from omnihuman_jax.models.wav2vec2 import Wav2Vec2Config
 
-NAME = "mini"
+NAME, UNTRAINED = "mini", "mini-untrained"
+FOLDER = Path(__file__).parent.parent / NAME  # written by models/joining.py --ship
 TEXT_LENGTH = 240  # bytes of a caption, padding included
 # Of a latent. Wan2.1 has 16: a cell of 8x8 pixels of a small picture holds more than one of a large one.
 # (Linear codes of puppets at 64x64, 4 frames at a time: 24.1 dB with 16 numbers a cell, 27.8 with 48.)
@@ -47,11 +49,22 @@ CONFIGS = {
         width=96, layers=4, heads=4, mlp=192, channels=64, position_kernel=32, position_groups=8
     ),
 }
-SAMPLING = {"steps": 6, "shift": 3.0, "guidance": 3.0, "fps": 25, "frames": 49, "area": 64 * 64}
+SAMPLING = {
+    "steps": 6,
+    "shift": 3.0,
+    # That of the sound is OmniHuman-1's; that of words harms faces here (docs/log.md).
+    "guidance": 1.0,
+    "audio_guidance": 6.5,
+    "fps": 25,
+    "frames": 49,
+    "area": 64 * 64,
+    "example": "puppet.png",  # the reference where the user gives nothing
+    "knows": "drawn puppets",
+}
 
 
 class Untrained(ModelDirectory):
-    """The built-in model before anyone trained it: it runs, and what it makes is noise."""
+    """A model that nobody trained: it runs, and what it makes is noise."""
 
     def load(
         self,
@@ -67,7 +80,12 @@ class Untrained(ModelDirectory):
 
 
 def mini() -> ModelDirectory:
-    """The built-in model; its `manifest.provenance` says that it is untrained."""
+    """The built-in model, trained on puppets; its `manifest.provenance` tells how."""
+    return open_directory(str(FOLDER))
+
+
+def untrained() -> ModelDirectory:
+    """A model of the same sizes with arbitrary weights; its `manifest.provenance` says so."""
     manifest = Manifest(
         configs=CONFIGS,
         weights=dict.fromkeys(CONFIGS, "safetensors"),
@@ -75,13 +93,14 @@ def mini() -> ModelDirectory:
         sampling=SAMPLING,
         provenance={"untrained": True},
     )
-    return Untrained(NAME, manifest)
+    return Untrained(UNTRAINED, manifest)
 
 
 def find(name_or_path: str) -> ModelDirectory:
-    """A built-in model by its name, or the model directory at a path, local or gs://.
+    """A built-in model ("mini", "mini-untrained"), or the model directory at a path, local or gs://.
 
     Raises:
         InputError: neither.
     """
-    return mini() if name_or_path == NAME else open_directory(name_or_path)
+    built_in = {NAME: mini, UNTRAINED: untrained}.get(name_or_path)
+    return open_directory(name_or_path) if built_in is None else built_in()

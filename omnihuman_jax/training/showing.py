@@ -15,6 +15,7 @@ from omnihuman_jax.diffusion.guidance import Constant, Guidance
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import Grid
 from omnihuman_jax.inference.generator import Generator, Request
+from omnihuman_jax.inference.request import scales
 from omnihuman_jax.models.directory import ModelDirectory
 from omnihuman_jax.models.dit import DiTConfig
 from omnihuman_jax.models.wav2vec2 import SAMPLE_RATE
@@ -84,12 +85,12 @@ def show(
 
 def _request(scene: Scene, defaults: Any) -> tuple[Request, np.ndarray | None]:
     """The request, and the true opening of the mouth in each frame if it is known."""
-    scale = Constant(float(defaults.get("guidance", 5.0)))
+    of_text, of_audio = map(Constant, scales(defaults))
     fps = float(defaults.get("fps", 25))
     how: dict[str, Any] = dict(
         grid=Grid(scene.frames, scene.height, scene.width),
         fps=fps,
-        guidance=Guidance(text=scale, audio=scale),
+        guidance=Guidance(text=of_text, audio=of_audio),
         negative_text=defaults.get("negative_text"),
         steps=int(defaults.get("steps", 50)),
         shift=float(defaults.get("shift", 5.0)),

@@ -1,5 +1,6 @@
 """From what a user types to a request: lengths, sizes, defaults, and what is refused."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import Grid
 from omnihuman_jax.inference.request import Wish, prepare
+from omnihuman_jax.models import manifest
 from omnihuman_jax.models.mini import mini
 
 MODEL = mini()
@@ -16,10 +18,13 @@ FPS, MOST = MODEL.manifest.sampling["fps"], MODEL.manifest.sampling["frames"]
 SIDE = round(MODEL.manifest.sampling["area"] ** 0.5)
 
 
-def test_nothing_given_is_the_built_in_portrait_and_speech():
+def test_nothing_given_is_a_built_in_portrait_that_the_model_knows_and_speech():
     request = prepare(Wish(), MODEL)
-    assert request.reference.shape == (512, 512, 3) and len(request.audio) > 16_000
+    assert request.reference.shape == (256, 256, 3) and len(request.audio) > 16_000
     assert request.text is None and request.grid == Grid(MOST, SIDE, SIDE)
+    usual = dataclasses.replace(MODEL.manifest, sampling=manifest.SAMPLING)
+    photograph = prepare(Wish(frames=5), dataclasses.replace(MODEL, manifest=usual)).reference
+    assert photograph.shape == (512, 512, 3)
 
 
 def test_one_condition_given_brings_no_other():
@@ -61,7 +66,7 @@ def test_one_scale_guides_both_so_that_two_passes_do():
     [
         (Wish(text="", steps=0), "at least 1 step, got 0"),
         (Wish(text="", sampler="magic"), "unipc"),
-        (Wish(text="", frames=50), "4n.1 frames, got 50; use 49 or 53"),
+        (Wish(text="", frames=48), "4n.1 frames, got 48; use 45 or 49"),
         (Wish(text="", size=(200, 192)), "height must be a multiple of 16, got 200"),
         (Wish(text="", frames=9, seconds=1.0), "one of them"),
         (Wish(text="", seconds=-1.0), "positive length"),

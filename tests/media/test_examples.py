@@ -24,5 +24,5 @@ def test_every_one_has_its_source_written_down_and_they_are_small():
 
 @pytest.mark.parametrize("name", ["nobody.jpg", "../errors.py", "SOURCES.md", ""])
 def test_others_are_refused_with_what_there_is(name):
-    with pytest.raises(InputError, match=r"there are portrait\.jpg, speech\.flac"):
+    with pytest.raises(InputError, match=r"there are portrait\.jpg, puppet\.png, speech\.flac"):
         example(name)
