@@ -13,7 +13,8 @@ have clips as long as those that are generated.
 
     python -m omnihuman_jax.models.joining omnihuman_jax/mini runs/mini_dit/model --like-mini --ship
 
-Hardware: 2 CPU cores, two and a half hours with other work beside it. What it scores, and why not more: docs/log.md.
+Hardware: 2 CPU cores, two and a half hours with other work beside it. What it scores, and why not more:
+docs/log.md.
 """
 
 from omnihuman_jax.models.mini import CONFIGS, SAMPLING
