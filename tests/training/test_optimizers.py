@@ -8,6 +8,7 @@ import pytest
 
 from omnihuman_jax import mesh as meshes
 from omnihuman_jax.errors import InputError
+from omnihuman_jax.models.dit import OmniHumanDiT
 from omnihuman_jax.settings import override
 from omnihuman_jax.training import networks, optimizers, schedules
 from omnihuman_jax.training.optimizers import KINDS, Optimizer
@@ -90,7 +91,7 @@ def test_every_kind_goes_down_a_bowl(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_state_lies_where_the_parameters_lie(kind):
     mesh = meshes.make_mesh(data=2, fsdp=4)
-    make = lambda rngs: type(worlds.network())(worlds.CONFIG, rngs=rngs)
+    make = lambda rngs: OmniHumanDiT(worlds.CONFIG, rngs=rngs)
     shapes = networks.shapes(make, mesh)
     transform = Optimizer(kind=kind).make(shapes, 10)
     made = optimizers.state_shapes(transform, shapes)
