@@ -64,6 +64,17 @@ def here() -> Any:
     return jax.set_mesh(make_mesh(devices=jax.local_devices()[:1]))
 
 
+def target() -> tuple[str, str]:
+    """Platform ("tpu", "gpu", "cpu") and kind of the devices that a program is traced for.
+
+    Those of the mesh that is set, which need not be in this machine; without one, those that are here.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    if device is None or device.platform is None:
+        device = jax.devices()[0]
+    return {"cuda": "gpu", "rocm": "gpu"}.get(device.platform, device.platform), device.device_kind
+
+
 def partition(axes: str | Sequence[str], shape: Sequence[int], mesh: Any) -> PartitionSpec:
     """Where an array of `shape` with logical `axes` lies on `mesh`.
 

@@ -1,50 +1,63 @@
 """Which implementation of attention runs: tried in order of speed, refusals collected, choice logged once."""
 
-import contextlib
-import contextvars
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
+import jax
 from jaxtyping import Array, Float, Int
 
 from omnihuman_jax.attention.chunked import CHUNKED, SCORES
+from omnihuman_jax.attention.flash_tpu import FLASH_TPU
 from omnihuman_jax.attention.kernel import Kernel, Mask, attend, attend_forward
 from omnihuman_jax.attention.reference import reference
+from omnihuman_jax.attention.sharded import over_mesh, shares_context
 
 log = logging.getLogger(__name__)
 
-_forward = contextvars.ContextVar("forward", default=False)
+# Both are part of the key of JAX's caches: what was traced outside is not used inside.
+_forward = jax.make_user_context(False)
+_scheme = jax.make_user_context(None)
 
 
-@contextlib.contextmanager
-def forward_mode() -> Iterator[None]:
+def forward_mode() -> AbstractContextManager[None]:
     """Attention that is traced inside has forward-mode derivatives (`jax.jvp`) in place of gradients."""
-    token = _forward.set(True)
-    try:
-        yield
-    finally:
-        _forward.reset(token)
+    return _forward(True)
+
+
+def shared_by(scheme: str | None) -> AbstractContextManager[None]:
+    """Attention that is traced inside is shared over the context axis by this scheme (sharded.scheme)."""
+    return _scheme(scheme)
 
 
 def _short(q, k, v, **masks):
+    if shares_context():
+        raise NotImplementedError("reference is not shared over the context axis.")
     scores = q.shape[0] * q.shape[2] * q.shape[1] * k.shape[1]
     if scores > SCORES:
         raise NotImplementedError(f"reference holds all scores at once, {scores:,} are too many.")
     return reference(q, k, v, **masks)
 
 
-def _by(kernel: Kernel) -> Callable[..., Array]:
+def by(kernel: Kernel) -> Callable[..., Array]:
+    """An implementation from a kernel: checked, laid over the mesh, differentiable."""
+
     def run(q, k, v, *, lengths, segments):
         qkv, mask = (q, k, v), Mask(lengths, segments)
-        kernel.check(qkv, mask)
-        return (attend_forward if _forward.get() else attend)(kernel, qkv, mask)
+        chosen = over_mesh(kernel, _scheme.value)
+        chosen.check(qkv, mask)
+        return (attend_forward if _forward.value else attend)(chosen, qkv, mask)
 
     return run
 
 
 # In order of speed. An implementation refuses with NotImplementedError and the reason (STYLE 5.9).
-IMPLEMENTATIONS: dict[str, Callable[..., Array]] = {"reference": _short, "chunked": _by(CHUNKED)}
+IMPLEMENTATIONS: dict[str, Callable[..., Array]] = {
+    "flash_tpu": by(FLASH_TPU),
+    "reference": _short,
+    "chunked": by(CHUNKED),
+}
 
 
 def attention(
@@ -58,7 +71,8 @@ def attention(
 ) -> Float[Array, "B L N K"]:
     """Every query sees every key (no causal mask): softmax(q kᵀ / √K) v, softmax in float32.
 
-    It has gradients; inside `forward_mode()` it has `jax.jvp` instead.
+    It has gradients; inside `forward_mode()` it has `jax.jvp` instead. A query that sees no key gets 0.
+    On a mesh (`jax.set_mesh`) with a context axis the tokens are shared; sharded.py has the rule.
 
     Args:
         lengths: clip b has `lengths[b]` keys; those behind are padding, never seen.

@@ -42,6 +42,10 @@ class Kernel(NamedTuple):
         backward: (q, k, v), mask, out, lse, gradient of out -> gradients of q, k, v. `out` and `lse` are
             those of all keys that the queries saw, here or elsewhere.
         tangent: (q, k, v), their tangents, mask -> (out, lse), (tangent of out, tangent of lse).
+        opaque: XLA cannot split it over devices (Pallas, cuDNN): on any mesh it goes into a shard_map.
+
+    A query that sees no key (a ring shows it some keys at a time) has output 0 and lse NOTHING, and
+    passes no gradient on.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Kernel(NamedTuple):
     forward: Callable[[QKV, Mask], Out]
     backward: Callable[[QKV, Mask, Array, Array, Array], QKV]
     tangent: Callable[[QKV, QKV, Mask], tuple[Out, Out]]
+    opaque: bool = False
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

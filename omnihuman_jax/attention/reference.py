@@ -22,6 +22,8 @@ def reference(
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1)
+    if mask is not None:  # a query may see nothing
+        weights = jnp.where(mask, weights, 0)
     out = jnp.einsum("BNLS,BNSK->BNLK", weights.astype(v.dtype), v)
     return jnp.moveaxis(out, 1, 2)
 

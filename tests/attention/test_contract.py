@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 
-from omnihuman_jax.attention import attention, chunked, forward_mode
-from omnihuman_jax.attention.dispatch import IMPLEMENTATIONS
+from omnihuman_jax.attention import attention, chunked, dispatch, flash_tpu, forward_mode
+from omnihuman_jax.attention.tiles import Tiles
 
-B, N, K = 2, 3, 8
+B, N, K = 2, 3, 64
 SHAPES = [(16, 16), (7, 13), (1, 5), (33, 9)]  # queries, keys; odd lengths among them
 
 
@@ -20,15 +21,18 @@ def inputs(queries, keys, seed=0):
     return draw(queries), draw(keys), draw(keys)
 
 
+# Float32 sums of 64 products of about one, in another order: 2e-6 of a value, 2e-5 of a derivative.
+
+
 def exact(q, k, v, seen):
     """The definition in float64, one pair of clip and head after another."""
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
     out = np.zeros_like(q)
     for b in range(B):
         for n in range(N):
-            scores = np.where(seen[b], q[b, :, n] @ k[b, :, n].T / K**0.5, -np.inf)
-            weights = np.exp(scores - scores.max(-1, keepdims=True))
-            out[b, :, n] = weights / weights.sum(-1, keepdims=True) @ v[b, :, n]
+            scores = np.where(seen[b], q[b, :, n] @ k[b, :, n].T / K**0.5, -1e300)
+            weights = np.where(seen[b], np.exp(scores - scores.max(-1, keepdims=True)), 0)
+            out[b, :, n] = weights @ v[b, :, n] / np.maximum(weights.sum(-1, keepdims=True), 1e-300)
     return out
 
 
@@ -38,8 +42,12 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(chunked, "SCORES", B * N * 13 * 5)
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
-def name(request):
+@pytest.fixture(params=["reference", "chunked", "flash_tpu"])
+def name(request, monkeypatch):
+    """The kernel for TPU is interpreted, with a watch for races."""
+    interpret = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
+    interpreted = dispatch.by(flash_tpu.kernel(Tiles(128, 128, 128), interpret))
+    monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "flash_tpu", interpreted)
     return request.param
 
 
@@ -48,7 +56,7 @@ def test_values_are_the_definition(name, queries, keys):
     q, k, v = inputs(queries, keys)
     got = attention(q, k, v, implementation=name)
     want = exact(q, k, v, np.ones((B, queries, keys), bool))
-    np.testing.assert_allclose(got, want, atol=1e-6)
+    np.testing.assert_allclose(got, want, atol=2e-6)
 
 
 def test_keys_behind_the_length_are_never_seen(name):
@@ -56,7 +64,7 @@ def test_keys_behind_the_length_are_never_seen(name):
     lengths = jnp.array([4, 13])
     seen = np.broadcast_to((np.arange(13)[None] < np.array([[4], [13]]))[:, None], (B, 7, 13))
     got = attention(q, k, v, lengths=lengths, implementation=name)
-    np.testing.assert_allclose(got, exact(q, k, v, seen), atol=1e-6)
+    np.testing.assert_allclose(got, exact(q, k, v, seen), atol=2e-6)
     spoiled = k.at[0, 4:].set(jnp.inf), v.at[0, 4:].set(1e30)
     assert np.isfinite(attention(q, k, spoiled[1], lengths=lengths, implementation=name)).all()
 
@@ -67,7 +75,17 @@ def test_segments_see_only_themselves(name):
     of_k = jnp.asarray(np.arange(13)[None] // 5 + np.zeros((B, 1), int), jnp.int32)
     seen = np.asarray(of_q)[:, :, None] == np.asarray(of_k)[:, None]
     got = attention(q, k, v, segments=(of_q, of_k), implementation=name)
-    np.testing.assert_allclose(got, exact(q, k, v, seen), atol=1e-6)
+    np.testing.assert_allclose(got, exact(q, k, v, seen), atol=2e-6)
+
+
+def test_a_query_that_sees_no_key_gets_nothing(name):
+    q, k, v = inputs(7, 13)
+    of_q, of_k = jnp.full((B, 7), 5, jnp.int32).at[:, :3].set(0), jnp.zeros((B, 13), jnp.int32)
+    run = lambda q: attention(q, k, v, segments=(of_q, of_k), implementation=name)
+    seen = np.broadcast_to(np.arange(7)[None, :, None] < 3, (B, 7, 13))
+    np.testing.assert_allclose(run(q), exact(q, k, v, seen), atol=2e-6)
+    assert not np.any(run(q)[:, 3:])
+    assert not np.any(jax.grad(lambda q: jnp.sum(run(q) ** 2))(q)[:, 3:])
 
 
 def test_gradients_are_those_of_the_reference(name):
@@ -80,7 +98,7 @@ def test_gradients_are_those_of_the_reference(name):
     want = jax.grad(loss, (0, 1, 2))(q, k, v, "reference")
     got = jax.grad(loss, (0, 1, 2))(q, k, v, name)
     for a, b in zip(got, want, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+        np.testing.assert_allclose(a, b, atol=2e-5)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -94,8 +112,8 @@ def test_tangents_are_those_of_the_reference(name, masked):
     _, want = jax.jvp(functools.partial(run, implementation="reference"), qkv, turns)
     with forward_mode():
         out, got = jax.jvp(functools.partial(run, implementation=name), qkv, turns)
-    np.testing.assert_allclose(got, want, atol=1e-5)
-    np.testing.assert_allclose(out, run(*qkv, implementation=name), atol=1e-6)
+    np.testing.assert_allclose(got, want, atol=2e-5)
+    np.testing.assert_allclose(out, run(*qkv, implementation=name), atol=2e-6)
 
 
 def test_masked_gradients_are_those_of_the_reference_and_touch_nothing_unseen(name):
@@ -108,7 +126,7 @@ def test_masked_gradients_are_those_of_the_reference_and_touch_nothing_unseen(na
     want = jax.grad(loss, (0, 1))(k, v, "reference")
     got = jax.grad(loss, (0, 1))(k, v, name)
     for a, b in zip(got, want, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+        np.testing.assert_allclose(a, b, atol=2e-5)
         assert not np.any(a[0, 4:])
 
 
