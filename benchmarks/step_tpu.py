@@ -11,6 +11,12 @@ The last line is one JSON object, by slice: `peak_gb` a device and whether it `f
 `traffic` by kind of collective (how many a step, GB that a device receives, how many of them and GB
 nothing computes beside: `exposed`), the `mesh`, and `mfu_at_peak_s`: seconds that the model's FLOPs take at
 the chip's peak, the least that any step could.
+
+`ring` is the same with attention by ring instead of Ulysses: its permutes travel while the kernel runs.
+`peer` is maxdiffusion's layout as its documentation has it (research/jax_stack.md, 1.4 and 1.7): the same
+mesh and parameters over fsdp and context, tokens over context, keys and values of all tokens on every
+device, and everything computed again in the backward pass. It is our network and our kernel in that
+layout, not its code; it publishes no such compile.
 """
 
 import argparse
@@ -34,6 +40,13 @@ from omnihuman_jax.models.dit import DiTConfig, OmniHumanDiT
 from omnihuman_jax.training import flops, networks, optimizers, state
 from omnihuman_jax.training.experiment import Experiment
 from omnihuman_jax.training.step import make_step
+
+# What else is compiled, as changes of the config.
+VARIANTS: Mapping[str, tuple[str, ...]] = {
+    "ours": (),
+    "ring": ("task.sharing=ring",),
+    "peer": ("task.sharing=everywhere", "task.remat=full"),
+}
 
 # (fsdp, context) by slice; the batch is one clip for every fsdp group.
 MESHES: Mapping[str, tuple[int, int]] = {
@@ -129,17 +142,21 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--slice", nargs="+", default=["v5p-256", "v6e-256"], metavar="NAME",
         help="(default: v5p-256, which is 128 chips, and v6e-256)")  # fmt: skip
     add("--size", default="720x1280x81", metavar="HxWxF", help="(default: 720x1280x81)")
+    add("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME",
+        help="(default: ours, ring and peer)")  # fmt: skip
     add("--mesh", metavar="FSDPxCONTEXT", help="(default: by slice, see MESHES)")
     add("changes", nargs="*", metavar="a.b=c", help="settings of the config to change")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    args.changes += [word for word in args.slice if "=" in word]
+    args.slice = [word for word in args.slice if "=" not in word] or parser.get_default("slice")
+    return args
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
-    run = config.load(args.config, args.changes)
     height, width, frames = (int(n) for n in args.size.split("x"))
     grid = Grid(frames, height, width)
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in args.slice:
         if args.mesh is None and name not in MESHES:
             raise InputError(
@@ -148,8 +165,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fsdp, context = (
             MESHES[name] if args.mesh is None else (int(n) for n in args.mesh.split("x"))
         )
-        found[name] = ask(run, grid, name, fsdp, context)
-        print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
+        for variant in args.variants:
+            run = config.load(args.config, [*args.changes, *VARIANTS[variant]])
+            said = ask(run, grid, name, fsdp, context)
+            found.setdefault(name, {})[variant] = said
+            print(f"{name} {variant}: {said}", file=sys.stderr, flush=True)
     print(
         json.dumps(
             {

@@ -31,6 +31,7 @@ experiment = Experiment(
         model="models/wan-14b",
         data="records",
         network=DiTConfig.large(audio=AudioConfig(), pose=PoseConfig()),
+        remat="attention",
     ),
     stages=(
         OmniStage(name="text and reference", steps=10_000, batch=256, ratios=TEXT_AND_REFERENCE),

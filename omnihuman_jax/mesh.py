@@ -25,7 +25,7 @@ LOGICAL: Mapping[str, tuple[str, ...]] = {
     "width": (),
     "heads": ("tensor",),
     "mlp": ("tensor",),
-    "embed": ("fsdp",),
+    "embed": ("fsdp", "context"),  # the devices that share a clip's tokens share its parameters too
     "vocab": ("tensor",),
     "channels": (),
     "_": (),
@@ -78,20 +78,19 @@ def target() -> tuple[str, str]:
 def partition(axes: str | Sequence[str], shape: Sequence[int], mesh: Any) -> PartitionSpec:
     """Where an array of `shape` with logical `axes` lies on `mesh`.
 
-    An axis that does not divide is kept whole; a stacked layer axis in front of `axes` is never split.
+    An axis that does not divide is split over fewer mesh axes, or kept whole; a stacked layer axis in
+    front of `axes` is never split.
     """
     names = axes.split() if isinstance(axes, str) else list(axes)
     names = ["_"] * (len(shape) - len(names)) + names
     spec: list[tuple[str, ...] | None] = []
     used: set[str] = set()
     for name, size in zip(names, shape, strict=True):
-        over = tuple(axis for axis in LOGICAL[name] if axis in mesh.shape and axis not in used)
-        ways = math.prod(mesh.shape[axis] for axis in over)
-        if ways > 1 and size % ways == 0:
-            used.update(over)
-            spec.append(over)
-        else:
-            spec.append(None)
+        over = tuple(a for a in LOGICAL[name] if mesh.shape.get(a, 1) > 1 and a not in used)
+        while size % math.prod(mesh.shape[axis] for axis in over):
+            over = over[:-1]
+        used.update(over)
+        spec.append(over or None)
     return PartitionSpec(*spec)
 
 

@@ -30,13 +30,26 @@ def test_axes_lie_where_the_table_says():
     assert partition("embed heads", (48, 48), mesh) == P(("fsdp",), ("tensor",))
     assert partition("embed heads", (6, 48, 48), mesh) == P(None, ("fsdp",), ("tensor",))  # stacked
     assert partition("embed heads", (6, 48), mesh) == P(None, ("tensor",))  # 6 rows do not divide
-    assert partition("batch tokens width", (8, 10, 48), mesh) == P(("data", "fsdp"), None, None)
+    assert partition("batch tokens width", (8, 10, 48), mesh) == P(("fsdp",), None, None)
+    mesh = make_mesh(data=2, fsdp=2, context=2)
+    assert partition("batch tokens width", (4, 10, 48), mesh) == P(
+        ("data", "fsdp"), ("context",), None
+    )
+    assert partition("batch tokens width", (2, 9, 48), mesh) == P(("data",), None, None)
+    assert partition("embed heads", (48, 48), mesh) == P(("fsdp", "context"), None)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "sizes",
-    [{"fsdp": 8}, {"data": 2, "fsdp": 4}, {"fsdp": 2, "tensor": 4}, {"fsdp": 2, "context": 4}],
+    [
+        {"fsdp": 8},
+        {"data": 2, "fsdp": 4},
+        {"fsdp": 2, "tensor": 4},
+        {"fsdp": 2, "context": 4},
+        {"fsdp": 1, "context": 8},
+        {"fsdp": 2, "context": 2, "tensor": 2},
+    ],
 )
 def test_sharded_over_eight_devices_the_transformer_computes_the_same(sizes):
     config = DiTConfig.tiny(

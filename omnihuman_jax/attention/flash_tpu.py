@@ -22,9 +22,9 @@ from omnihuman_jax.attention.flash_tpu_parts import (
     How,
     by_statistic,
     dot,
+    exponents,
     heads_first,
     hide,
-    in_log2,
     limits,
     on_tile,
     over_rows,
@@ -96,7 +96,7 @@ def _tiles(how: How, qkv: QKV, pass_: str) -> Tiles:
 def _forward(how: How, qkv: QKV, mask: Mask) -> Out:
     length = qkv[0].shape[1]
     call = plan(_tiles(how, qkv, "forward"), length, qkv[1].shape[1], mask)
-    q = in_log2(heads_first(qkv[0], call.queries))
+    q = heads_first(qkv[0], call.queries)
     k = heads_first(qkv[1], call.keys)
     v = heads_first(qkv[2], call.keys).mT
     run = functools.partial(_run, how, call)
@@ -160,7 +160,7 @@ def _kernel(call: Call, running: bool, limit_ref, q_ref, k_ref, v_ref, *refs) ->
     def body(masked: bool) -> None:
         for first in range(0, call.tile.keys, call.tile.compute):
             part = slice(first, first + call.tile.compute)
-            scores = dot(k_ref[part, :], q_ref[...], (1, 1))
+            scores = exponents(k_ref[part, :], q_ref[...])
             if masked:
                 at = tile_of_keys * call.tile.keys + first
                 scores = hide(scores, at, limit, segments, part)
@@ -172,8 +172,10 @@ def _kernel(call: Call, running: bool, limit_ref, q_ref, k_ref, v_ref, *refs) ->
                 top_ref[...] = top
                 scores -= top
             weights = jnp.exp2(scores)
-            total_ref[...] += over_rows(weights)
-            sum_ref[...] += dot(v_ref[:, part], weights.astype(v_ref.dtype), (1, 0))
+            rounded = weights.astype(v_ref.dtype)
+            # Of the rounded weights, so that the rounding of a large one cancels.
+            total_ref[...] += over_rows(rounded.astype(jnp.float32))
+            sum_ref[...] += dot(v_ref[:, part], rounded, (1, 0))
 
     on_tile(call, limit, tile_of_keys, body)
 

@@ -17,9 +17,9 @@ from omnihuman_jax.attention.flash_tpu_parts import (
     Call,
     How,
     dot,
+    exponents,
     heads_first,
     hide,
-    in_log2,
     limits,
     on_tile,
     parameters,
@@ -76,7 +76,7 @@ def _turn(
     lse = jnp.pad(lse, pad, constant_values=-NOTHING)[:, :, None]
     k = heads_first(qkv[1], call.keys)
     arrays = (
-        in_log2(heads_first(qkv[0], call.queries)),
+        heads_first(qkv[0], call.queries),
         heads_first(gradient, call.queries).astype(k.dtype),
         lse,
         jnp.pad(mean, pad)[:, :, None],
@@ -157,7 +157,7 @@ def _kernel(
     def body(masked: bool) -> None:
         for first in range(0, call.tile.keys, call.tile.compute):
             part = slice(first, first + call.tile.compute)
-            scores = dot(k_ref[part, :], q_ref[...], (1, 1))
+            scores = exponents(k_ref[part, :], q_ref[...])
             if masked:
                 at = tile_of_keys * call.tile.keys + first
                 scores = hide(scores, at, limit, segments, part)
@@ -177,5 +177,5 @@ def _kernel(
 
     @pl.when(tile_of_queries == pl.num_programs(3) - 1)
     def _end_keys() -> None:
-        dk_ref[...] = (dk_sum[...] * (1 / LOG2_E)).astype(dk_ref.dtype)  # q is in units of log 2
+        dk_ref[...] = (dk_sum[...] * q_ref.shape[-1] ** -0.5).astype(dk_ref.dtype)
         dv_ref[...] = dv_sum[...].astype(dv_ref.dtype)

@@ -70,9 +70,9 @@ def heads_first(x: Array, rows: int) -> Array:
     return jnp.pad(x, [(0, 0), (0, 0), (0, rows - x.shape[2]), (0, 0)])
 
 
-def in_log2(q: Array) -> Array:
-    """Queries whose scores are exponents of two: 1/√K and log₂ e in their dtype, rounded once more."""
-    return (q.astype(jnp.float32) * (q.shape[-1] ** -0.5 * LOG2_E)).astype(q.dtype)
+def exponents(k: Array, q: Array) -> Array:
+    """Scores (keys by queries) as exponents of two. Scaled in float32: a scaled q would be rounded again."""
+    return dot(k, q, (1, 1)) * (q.shape[-1] ** -0.5 * LOG2_E)
 
 
 def bounded(q: Float[Array, "B N L K"], k: Float[Array, "B N S K"]) -> Bool[Array, ""]:
@@ -81,7 +81,8 @@ def bounded(q: Float[Array, "B N L K"], k: Float[Array, "B N S K"]) -> Bool[Arra
     def longest(x: Array) -> Array:
         return jnp.max(jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1), axis=-1)
 
-    return jnp.all(longest(q) * longest(k) <= BOUND**2)
+    scale = q.shape[-1] ** -0.5 * LOG2_E
+    return jnp.all(longest(q) * longest(k) <= (BOUND / scale) ** 2)
 
 
 def by_statistic(how: How, q: Array, k: Array, run: Callable[..., Any], *arrays: Array) -> Any:

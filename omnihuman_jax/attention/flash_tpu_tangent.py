@@ -19,9 +19,9 @@ from omnihuman_jax.attention.flash_tpu_parts import (
     How,
     by_statistic,
     dot,
+    exponents,
     heads_first,
     hide,
-    in_log2,
     limits,
     on_tile,
     over_rows,
@@ -37,7 +37,7 @@ def tangent(how: How, tile: Tiles, qkv: QKV, tangents: QKV, mask: Mask) -> tuple
     """See `Kernel.tangent`."""
     length = qkv[0].shape[1]
     call = plan(tile, length, qkv[1].shape[1], mask)
-    q, tq = (in_log2(heads_first(x[0], call.queries)) for x in (qkv, tangents))
+    q, tq = (heads_first(x[0], call.queries) for x in (qkv, tangents))
     k, tk = (heads_first(x[1], call.keys) for x in (qkv, tangents))
     v, tv = (heads_first(x[2], call.keys).mT for x in (qkv, tangents))
     arrays = (
@@ -116,8 +116,8 @@ def _kernel(
     def body(masked: bool) -> None:
         for first in range(0, call.tile.keys, call.tile.compute):
             part = slice(first, first + call.tile.compute)
-            scores = dot(k_ref[part, :], q_ref[...], (1, 1))
-            change = dot(kk_ref[part, :], qq_ref[...], (1, 1))
+            scores = exponents(k_ref[part, :], q_ref[...])
+            change = dot(kk_ref[part, :], qq_ref[...], (1, 1)) * width**-0.5
             if masked:
                 at = tile_of_keys * call.tile.keys + first
                 scores = hide(scores, at, limit, segments, part)
@@ -130,9 +130,10 @@ def _kernel(
                 scores -= top
             weights = jnp.exp2(scores)
             turned = weights * change
-            total_ref[...] += over_rows(weights)
+            rounded = weights.astype(vv_ref.dtype)
+            total_ref[...] += over_rows(rounded.astype(jnp.float32))
             change_ref[...] += over_rows(turned)
-            sum_ref[...] += dot(vv_ref[:, part], weights.astype(vv_ref.dtype), (1, 0))
+            sum_ref[...] += dot(vv_ref[:, part], rounded, (1, 0))
             turned_ref[...] += dot(vv_ref[:width, part], turned.astype(vv_ref.dtype), (1, 0))
 
     on_tile(call, limit, tile_of_keys, body)
@@ -142,8 +143,8 @@ def _kernel(
         total = jnp.sum(total_ref[...], axis=0, keepdims=True)
         some = jnp.where(total > 0, total, 1)
         out = sum_ref[:width, :] * (1 / some)
-        mean = jnp.sum(change_ref[...], axis=0, keepdims=True) * (1 / LOG2_E) / some
-        turn = (sum_ref[width:, :] + turned_ref[...] * (1 / LOG2_E)) * (1 / some) - mean * out
+        mean = jnp.sum(change_ref[...], axis=0, keepdims=True) / some
+        turn = (sum_ref[width:, :] + turned_ref[...]) * (1 / some) - mean * out
         out_ref[...], turn_ref[...] = out.astype(out_ref.dtype), turn.astype(turn_ref.dtype)
         lse = (top_ref[...] + jnp.log2(some)) * (1 / LOG2_E)
         lse_ref[...], mean_ref[...] = jnp.where(total > 0, lse, NOTHING), mean

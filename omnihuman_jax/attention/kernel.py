@@ -16,8 +16,11 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-# What remat may keep, so that the backward pass runs no attention a second time.
+# What remat may keep, so that the backward pass runs no long attention a second time.
 OUT, LSE = "attention_out", "attention_lse"
+SHORT = (
+    1024  # keys: attention to so few is cheap, and every device may hold them whole (text, audio)
+)
 # The log-sum-exp of a query that sees no key; its output is 0. Finite: differences stay numbers.
 NOTHING = -1e30
 
@@ -64,7 +67,8 @@ def attend(kernel: Kernel, qkv: QKV, mask: Mask) -> Float[Array, "B L N K"]:
 
 def _attend_forward(kernel: Kernel, qkv: QKV, mask: Mask) -> tuple[Array, Any]:
     out, lse = kernel.forward(qkv, mask)
-    out, lse = checkpoint_name(out, OUT), checkpoint_name(lse, LSE)
+    if qkv[1].shape[1] > SHORT:
+        out, lse = checkpoint_name(out, OUT), checkpoint_name(lse, LSE)
     return out, (qkv, mask, out, lse)
 
 

@@ -9,18 +9,18 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, PartitionSpec
 from jaxtyping import Array, Float
 
-from omnihuman_jax.attention.kernel import NOTHING, QKV, Kernel, Mask, Out, merge
+from omnihuman_jax.attention.kernel import NOTHING, QKV, SHORT, Kernel, Mask, Out, merge
 from omnihuman_jax.mesh import partition
 
 CONTEXT = "context"
-SHORT = 1024  # keys that every device may hold whole: text, audio
+Sharing = Literal["everywhere", "ulysses", "ring", "both"]
 
 
 class Scheme(NamedTuple):

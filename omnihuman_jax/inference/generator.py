@@ -340,7 +340,8 @@ def to_bytes(video: Float[np.ndarray, "F Y X 3"]) -> UInt8[np.ndarray, "F Y X 3"
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))
 def _embed(graph: Any, params: Any, conditions: Conditions, height: int, width: int) -> Tokens:
-    return nnx.merge(graph, params).embed(conditions, 1, height, width)
+    dit = nnx.merge(graph, params)
+    return dit.recall(dit.embed(conditions, 1, height, width))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)

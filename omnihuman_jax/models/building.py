@@ -13,9 +13,10 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from omnihuman_jax.attention import LSE, OUT
 from omnihuman_jax.mesh import shardings
 
-Remat = Literal["none", "full", "dots"]
+Remat = Literal["none", "full", "dots", "attention"]
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ def scan(
     """Run stacked layers one after another: `carry, output = apply(layer, carry, *inputs_of_layer)`.
 
     `inputs` are pytrees whose leaves have a leading layer axis. Compiled once for all layers.
-    `remat` says what the backward pass recomputes: nothing, everything, or all but matmul results.
+    `remat` says what the backward pass recomputes: nothing, everything, all but matmul results, or all
+    but the outputs of long attention.
     Returns the last carry and the outputs, stacked on a leading layer axis.
     """
     graph, params = nnx.split(layers)
@@ -151,10 +153,13 @@ def scan(
         return apply(nnx.merge(graph, given[0]), carry, *given[1:])
 
     if remat != "none":
-        policy = (
-            jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
-        )
-        body = jax.checkpoint(body, prevent_cse=False, policy=policy)
+        keep = jax.checkpoint_policies
+        policies = {
+            "full": None,
+            "dots": keep.dots_with_no_batch_dims_saveable,
+            "attention": keep.save_only_these_names(OUT, LSE),
+        }
+        body = jax.checkpoint(body, prevent_cse=False, policy=policies[remat])
     return jax.lax.scan(body, carry, (params, *inputs))
 
 

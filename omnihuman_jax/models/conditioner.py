@@ -39,6 +39,9 @@ class PoseConfig:
     sigma: float = 1.0  # of a joint's spot, in heatmap cells of 4x4 pixels
 
 
+Heard = tuple[Float[Array, "*layers B S N K"], Float[Array, "*layers B S N K"]]  # keys and values
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Tokens:
@@ -50,6 +53,8 @@ class Tokens:
         pose: channels to stack on the noise; of latent frame i, its own pixel frames side by side.
         reference, motion: clean latents; `has_reference`, `has_motion`: which clips have them
             (None: all).
+        recalled: keys and values of text, and of audio if there is any, in every layer (stacked); None
+            to compute them when they are needed.
     """
 
     text: Float[Array, "B S D"]
@@ -59,6 +64,7 @@ class Tokens:
     motion: Float[Array, "B M H W C"] | None
     has_reference: Bool[Array, "B"] | None
     has_motion: Bool[Array, "B"] | None
+    recalled: tuple[Heard, ...] | None = None
 
 
 class AudioProjector(nnx.Module):

@@ -3,6 +3,7 @@
 With the added parts at their zero initialisation and no condition but text it is Wan2.1, bit for bit.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from omnihuman_jax import mesh
-from omnihuman_jax.attention import attention
+from omnihuman_jax.attention import attention, shares_context
 from omnihuman_jax.conditions import Conditions
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import PATCH, TEMPORAL
@@ -23,6 +24,7 @@ from omnihuman_jax.models.building import Precision, Remat, linear, param, scan,
 from omnihuman_jax.models.conditioner import (
     AudioConfig,
     AudioProjector,
+    Heard,
     PoseConfig,
     PoseGuider,
     Tokens,
@@ -107,21 +109,35 @@ class Attention(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B L D"],
-        context: Float[Array, "B S D"],
-        turns: Float[np.ndarray, "2 L k"] | None = None,
-        lengths: Int[Array, "B"] | None = None,
+        turns: Float[np.ndarray, "2 L k"],
+        lengths: Int[Array, "B"] | None,
     ) -> Float[Array, "B L D"]:
-        """Queries from x, keys and values from context; `turns` rotate both (self-attention)."""
-
-        def split(y: Array) -> Array:
-            y = rearrange(y, "B L (N K) -> B L N K", N=self.heads)
-            return mesh.constrain(y, "batch tokens heads _")
-
-        q, k = split(self.norm_q(self.q(x))), split(self.norm_k(self.k(context)))
-        if turns is not None:
-            q, k = rotate(q, turns), rotate(k, turns)
-        out = attention(q, k, split(self.v(context)), lengths=lengths)
+        """Self-attention: queries, keys and values from x, the first two rotated by `turns`."""
+        q, (k, v) = self.queries(x), self.recall(x, "tokens")
+        out = attention(rotate(q, turns), rotate(k, turns), v, lengths=lengths)
         return self.o(rearrange(out, "B L N K -> B L (N K)"))
+
+    def look(
+        self,
+        x: Float[Array, "B L D"],
+        heard: Heard,
+        segments: tuple[Int[Array, "B L"], Int[Array, "B S"]] | None = None,
+    ) -> Float[Array, "B L D"]:
+        """Cross-attention from x to keys and values that `recall` made."""
+        out = attention(self.queries(x), *heard, segments=segments)
+        return self.o(rearrange(out, "B L N K -> B L (N K)"))
+
+    def queries(self, x: Float[Array, "B L D"]) -> Float[Array, "B L N K"]:
+        return self._split(self.norm_q(self.q(x)), "tokens")
+
+    def recall(self, context: Float[Array, "B S D"], axis: str = "_") -> Heard:
+        """Keys and values; `axis` is the logical axis of their length."""
+        k, v = self.norm_k(self.k(context)), self.v(context)
+        return self._split(k, axis), self._split(v, axis)
+
+    def _split(self, y: Float[Array, "B L D"], axis: str) -> Float[Array, "B L N K"]:
+        y = rearrange(y, "B L (N K) -> B L N K", N=self.heads)
+        return mesh.constrain(y, f"batch {axis} heads _")
 
 
 class Block(nnx.Module):
@@ -149,33 +165,49 @@ class Block(nnx.Module):
         turns: Float[np.ndarray, "2 L k"],
         lengths: Int[Array, "B"] | None,
         video: int,
+        recalled: tuple[Heard, ...] | None = None,
     ) -> Float[Array, "B L D"]:
         """`times` is the projected time (and, where some tokens are `clean`, that of time 0 behind it);
-        the first `video` of the L tokens are the video's."""
+        the first `video` of the L tokens are the video's; `recalled` is this layer's."""
+        text, *audio = self.recall(tokens) if recalled is None else recalled
         modulation = times + self.modulation[...].astype(jnp.float32)[None, None]
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (
             _by_token(modulation[:, :, i], clean) for i in range(6)
         )
         y = modulate(x, shift_a, scale_a, self.eps)
-        x = _add(x, self.self_attn(y, y, turns, lengths), gate_a)
-        x = x + self.cross_attn(self.norm3(x).astype(x.dtype), tokens.text)
+        x = _add(x, self.self_attn(y, turns, lengths), gate_a)
+        x = x + self.cross_attn.look(self.norm3(x).astype(x.dtype), text)
         if tokens.audio is not None:
-            x = self._hear(x, tokens.audio, video)
+            x = self._hear(x, audio[0], tokens.audio.shape[1], video)
         y = modulate(x, shift_m, scale_m, self.eps)
         hidden = mesh.constrain(nnx.gelu(self.up(y), approximate=True), "batch tokens mlp")
         x = _add(x, self.down(hidden), gate_m)
         return mesh.constrain(x, "batch tokens width")
 
+    def recall(self, tokens: Tokens) -> tuple[Heard, ...]:
+        """Keys and values of text and audio, which do not change from step to step."""
+        text = self.cross_attn.recall(tokens.text)
+        if tokens.audio is None:
+            return (text,)
+        return text, self.audio_attn.recall(rearrange(tokens.audio, "B T s D -> B (T s) D"))
+
     def _hear(
-        self, x: Float[Array, "B L D"], audio: Float[Array, "B T s D"], video: int
+        self, x: Float[Array, "B L D"], heard: Heard, frames: int, video: int
     ) -> Float[Array, "B L D"]:
         """Each latent frame's tokens attend to its own sounds; reference tokens hear nothing."""
-        frames = audio.shape[1]
+        if shares_context():  # a frame's tokens need not be on one device
+            seen = self.audio_norm(x).astype(x.dtype)
+            of = np.full(x.shape[1], -1, np.int32)
+            of[:video] = np.arange(video) // (video // frames)
+            whose = np.repeat(np.arange(frames, dtype=np.int32), heard[0].shape[1] // frames)
+            every = lambda row: jnp.broadcast_to(row, (x.shape[0], len(row)))
+            y = self.audio_attn.look(seen, heard, (every(of), every(whose)))
+            return x + jnp.where(of[None, :, None] >= 0, y, 0)
         seen = self.audio_norm(x[:, :video]).astype(x.dtype)
         seen = rearrange(seen, "B (T n) D -> (B T) n D", T=frames)
-        heard = self.audio_attn(seen, rearrange(audio, "B T s D -> (B T) s D"))
-        heard = rearrange(heard, "(B T) n D -> B (T n) D", T=frames)
-        return jnp.concatenate([x[:, :video] + heard, x[:, video:]], axis=1)
+        k, v = (rearrange(y, "B (T s) N K -> (B T) s N K", T=frames) for y in heard)
+        y = rearrange(self.audio_attn.look(seen, (k, v)), "(B T) n D -> B (T n) D", T=frames)
+        return jnp.concatenate([x[:, :video] + y, x[:, video:]], axis=1)
 
 
 class OmniHumanDiT(nnx.Module):
@@ -237,10 +269,12 @@ class OmniHumanDiT(nnx.Module):
             text = conditions.mask("text", text, jnp.zeros((), text.dtype))
             text = jnp.pad(text, [(0, 0), (0, pad), (0, 0)])
         text = self.text_out(nnx.gelu(self.text_in(text), approximate=True))
+        text = mesh.constrain(text, "batch _ width")
         audio = None
         if config.audio is not None:
             audio = self.audio(conditions)
             audio = jnp.broadcast_to(audio, (clips, *audio.shape[1:]))
+            audio = mesh.constrain(audio, "batch _ _ width")
         return Tokens(
             text=text,
             audio=audio,
@@ -250,6 +284,11 @@ class OmniHumanDiT(nnx.Module):
             has_reference=conditions.present.get("reference"),
             has_motion=conditions.present.get("motion"),
         )
+
+    def recall(self, tokens: Tokens) -> Tokens:
+        """The same, with every layer's keys and values of text and audio: for many steps with them."""
+        _, recalled = scan(self.blocks, lambda block, none: (none, block.recall(tokens)), ())
+        return dataclasses.replace(tokens, recalled=recalled)
 
     def __call__(
         self, x: Float[Array, "B T H W C"], t: Float[Array, "B"], tokens: Tokens
@@ -284,10 +323,15 @@ class OmniHumanDiT(nnx.Module):
         # Reference and motion tokens are clean, so they carry time 0, as Wan knows clean latents.
         times = t[:, None] if clean is None else jnp.stack([t, jnp.zeros_like(t)], axis=1)
         e, projected = self._time(times)
+        recalled = () if tokens.recalled is None else (tokens.recalled,)
         y, _ = scan(
             self.blocks,
-            lambda block, y: (block(y, projected, clean, tokens, turns, lengths, video), None),
+            lambda block, y, *own: (
+                block(y, projected, clean, tokens, turns, lengths, video, *own),
+                None,
+            ),
             y,
+            *recalled,
             remat=self.remat,
         )
         modulation = e[:, :, None] + self.head_modulation[...].astype(jnp.float32)[None, None]
@@ -306,8 +350,9 @@ class OmniHumanDiT(nnx.Module):
         """2x2 patches of each latent frame, one token each."""
         dtype = self.precision.compute
         patches = rearrange(x, "B T (h p) (w q) c -> B (T h w) (p q c)", p=PATCH, q=PATCH)
+        patches = mesh.constrain(patches, "batch tokens _")
         matrix = kernel[...].reshape(-1, kernel.shape[-1])
-        y = patches.astype(dtype) @ matrix.astype(dtype)
+        y = mesh.constrain(patches.astype(dtype) @ matrix.astype(dtype), "batch tokens width")
         return y if bias is None else y + bias[...].astype(dtype)[None, None]
 
     def _time(

@@ -89,7 +89,8 @@ class Flops:
     def hardware(self, remat: Remat) -> float:
         """As `training`, with what the backward pass computes again (`building.scan`)."""
         attention = self.scores + self.text_scores + self.audio_scores
-        again = {"none": 0.0, "full": self.layers, "dots": attention}
+        rest = self.layers - self.scores
+        again = {"none": 0.0, "full": self.layers, "dots": attention, "attention": rest}
         return self.training + again[remat]
 
 

@@ -12,6 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt32
 
+from omnihuman_jax.attention import Sharing, shared_by
 from omnihuman_jax.conditions import STRENGTH, Batch
 from omnihuman_jax.data.pipeline import Batches, Layout
 from omnihuman_jax.data.source import RecordSource
@@ -65,6 +66,8 @@ class FlowMatching:
         start: "model": from its weights; "new": from nothing.
         compute: dtype of matrix products; parameters and optimizer are float32.
         remat: what the backward pass recomputes, to save memory.
+        sharing: how the devices of the context axis share attention ("ulysses", "ring", "both",
+            "everywhere"); None for the rule of attention/sharded.py.
         lora: adapters that are trained in place of the network's own parameters, which are then kept in
             `compute` (in its blocks) and not in float32. The model directory at the end has them merged
             in; they lie beside it, as model.lora.safetensors.
@@ -81,6 +84,7 @@ class FlowMatching:
     start: Literal["model", "new"] = "model"
     compute: Literal["bfloat16", "float32"] = "bfloat16"
     remat: Remat = "full"
+    sharing: Sharing | None = None
     lora: LoRA | None = None
     times: Times = field(default_factory=Times)
     lively: float = 0.0
@@ -130,7 +134,8 @@ class FlowMatching:
         t, noise = self._path(stage, x0, draw, batch.sample)
         network = networks.rebuilt(make, params)
         tokens = network.embed(conditions, clips, height, width)
-        velocity = network(flow.interpolate(x0, noise, t), t, tokens)
+        with shared_by(self.sharing):
+            velocity = network(flow.interpolate(x0, noise, t), t, tokens)
         error = jnp.mean((velocity - flow.target(x0, noise)) ** 2, axis=-1)
         weight = liveliness(x0, self.lively) * _learned(shown, frames)
         values = jnp.sum(error * weight, axis=(1, 2, 3)) / jnp.sum(

@@ -16,7 +16,7 @@ from jax.experimental.pallas import tpu as pltpu
 from omnihuman_jax.attention import flash_tpu
 from omnihuman_jax.attention.chunked import CHUNKED
 from omnihuman_jax.attention.kernel import NOTHING, Mask, attend, attend_forward
-from omnihuman_jax.attention.tiles import Tiles
+from omnihuman_jax.attention.tiles import TABLE, Tiles, tiles
 
 TILES = Tiles(128, 256, 128)
 INTERPRET = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
@@ -29,8 +29,8 @@ TOPOLOGIES = {
 }
 
 
-def kernel(statistic="auto", tiles=TILES):
-    return flash_tpu.kernel(tiles, INTERPRET, statistic)
+def kernel(statistic="auto", tile=TILES):
+    return flash_tpu.kernel(tile, INTERPRET, statistic)
 
 
 def inputs(queries, keys, *, batch=1, heads=1, width=64, dtype=jnp.float32, seed=0):
@@ -118,7 +118,7 @@ def test_queries_that_do_not_fit_on_the_chip_are_taken_in_turns():
     small = TILES._replace(resident=0)
     for mask in (Mask(), Mask(None, (of_q, of_k))):
         out, lse = CHUNKED.forward(qkv, mask)
-        got = kernel(tiles=small).backward(qkv, mask, out, lse, out)
+        got = kernel(tile=small).backward(qkv, mask, out, lse, out)
         close(got, CHUNKED.backward(qkv, mask, out, lse, out), 2e-5)
 
 
@@ -194,3 +194,19 @@ def test_it_compiles_for_every_generation(chip, length, pass_):
     run, arguments = runs[pass_]
     compiled = jax.jit(run).lower(*arguments).compile()
     assert "flash_" + pass_ in compiled.as_text()
+
+
+@pytest.mark.parametrize("pass_", ["forward", "backward", "tangent"])
+@pytest.mark.parametrize("kind", [*TABLE, "TPU of tomorrow"])
+def test_tiles_cover_any_length_with_pieces_that_divide(kind, pass_):
+    for length, keys in [(1, 5), (300, 512), (8190, 8190), (32_760, 32_760), (79_200, 79_200)]:
+        tile = tiles(kind, length, keys, 128, pass_)
+        assert tile.queries % 128 == tile.keys % tile.compute == tile.compute % 128 == 0
+        assert tile.queries < length + 128 and tile.keys < keys + 128
+
+
+def test_padding_counts_when_tiles_are_chosen():
+    """480p with a reference image, 34,320 keys: tiles of 4096 would compute 36,864."""
+    for kind in TABLE:
+        tile = tiles(kind, 34_320, 34_320, 128, "forward")
+        assert -(-34_320 // tile.keys) * tile.keys < 1.03 * 34_320

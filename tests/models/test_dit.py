@@ -145,9 +145,20 @@ def test_audio_of_one_latent_frame_moves_no_other_before_self_attention():
     block = nnx.merge(graph, jax.tree.map(lambda p: p[0], params))
     x = jnp.asarray(golden["x"].reshape(2, T, -1)[:, :, : 24 * 48].reshape(2, T * 24, 48))
     audio = model.audio(conditions(golden, "audio"))
-    moved = block._hear(x, audio.at[:, 1].add(1.0), T * 24) - block._hear(x, audio, T * 24)
+    hear = lambda audio: block._hear(
+        x, block.audio_attn.recall(audio.reshape(2, -1, 48)), T, T * 24
+    )
+    moved = hear(audio.at[:, 1].add(1.0)) - hear(audio)
     changed = np.abs(moved).reshape(2, T, -1).max((0, 2)) > 0
     assert changed.tolist() == [False, True, False]
+
+
+def test_keys_and_values_kept_for_a_generation_are_those_of_every_step():
+    model, golden = omni(trained=True)
+    given = conditions(golden, "audio")
+    tokens = model.embed(given, 2, H, W)
+    want = model(golden["x"], golden["t"], tokens)
+    assert np.array_equal(model(golden["x"], golden["t"], model.recall(tokens)), want)
 
 
 def test_reference_tokens_stand_at_time_zero_and_keep_their_place():
