@@ -11,9 +11,10 @@ OmniHuman-1's (arXiv 2502.01061, section 3.3, and the notes on its last version:
 resolution, shift or average: 10,000 updates a stage, the average of 0.9999 and the shift of 3 at
 32,760 tokens (the idea: SD3, arXiv 2403.03206, eq. 23) are ours.
 
-Hardware, estimated and not tried: from 64 chips of 32 GB; the state (parameters, Adam's two
-moments, average) takes 16 bytes a parameter, 270 GB. No run of this on real data or on a TPU has
-been made.
+Hardware: the state (parameters, Adam's two moments, average) takes 16 bytes a parameter, 270 GB. At
+720p x 81 frames the TPU compiler says that a step fits on 256 v6e chips (mesh.fsdp=64
+mesh.context=4, 27 GB each) and on 128 v5p chips (fsdp=32, context=4, 32 GB each):
+`python -m benchmarks.step_tpu`. No run of this on real data or on a TPU has been made.
 """
 
 from omnihuman_jax.models.conditioner import AudioConfig, PoseConfig
