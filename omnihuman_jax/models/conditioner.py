@@ -39,7 +39,7 @@ class PoseConfig:
     sigma: float = 1.0  # of a joint's spot, in heatmap cells of 4x4 pixels
 
 
-Heard = tuple[Float[Array, "*layers B S N K"], Float[Array, "*layers B S N K"]]  # keys and values
+Heard = tuple[Float[Array, "*layers B _ N K"], Float[Array, "*layers B _ N K"]]  # keys and values
 
 
 @jax.tree_util.register_dataclass
