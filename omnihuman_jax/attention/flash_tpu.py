@@ -96,8 +96,10 @@ def _tiles(how: How, qkv: QKV, pass_: str) -> Tiles:
 def _forward(how: How, qkv: QKV, mask: Mask) -> Out:
     length = qkv[0].shape[1]
     call = plan(_tiles(how, qkv, "forward"), length, qkv[1].shape[1], mask)
-    q = heads_first(qkv[0], call.queries)
-    k = heads_first(qkv[1], call.keys)
+    # What a last tile holds behind its sequence may be anything, even no number: a query's is never
+    # written, a key's score is hidden. A value is multiplied by 0, so it must be one.
+    q = heads_first(qkv[0], max(length, call.tile.queries))
+    k = heads_first(qkv[1], max(qkv[1].shape[1], call.tile.keys))
     v = heads_first(qkv[2], call.keys).mT
     run = functools.partial(_run, how, call)
     arrays = (limits(qkv, mask), q, k, v, *segment_rows(call, mask))
@@ -107,7 +109,7 @@ def _forward(how: How, qkv: QKV, mask: Mask) -> Out:
 
 def _run(how: How, call: Call, running: bool, limit: Array, *arrays: Array) -> tuple[Array, Array]:
     """The outputs (B N K L) and the log-sum-exp (B N 1 L)."""
-    batch, heads, _, width = arrays[0].shape
+    batch, heads, length, width = arrays[0].shape
     rows, keys = call.tile.queries, call.tile.keys
     in_specs = [
         pl.BlockSpec((None, None, rows, width), lambda b, n, i, j, _: (b, n, i, 0)),
@@ -137,8 +139,8 @@ def _run(how: How, call: Call, running: bool, limit: Array, *arrays: Array) -> t
             ],
         ),
         out_shape=[
-            jax.ShapeDtypeStruct((batch, heads, width, call.queries), arrays[0].dtype),
-            jax.ShapeDtypeStruct((batch, heads, 1, call.queries), jnp.float32),
+            jax.ShapeDtypeStruct((batch, heads, width, length), arrays[0].dtype),
+            jax.ShapeDtypeStruct((batch, heads, 1, length), jnp.float32),
         ],
         compiler_params=parameters(call, 1),
         interpret=how.interpret,

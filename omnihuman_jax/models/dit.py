@@ -109,13 +109,13 @@ class Attention(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B L D"],
-        turns: Float[np.ndarray, "2 L k"],
+        turns: Float[Array, "2 L k"],
         lengths: Int[Array, "B"] | None,
     ) -> Float[Array, "B L D"]:
         """Self-attention: queries, keys and values from x, the first two rotated by `turns`."""
         q, (k, v) = self.queries(x), self.recall(x, "tokens")
         out = attention(rotate(q, turns), rotate(k, turns), v, lengths=lengths)
-        return self.o(rearrange(out, "B L N K -> B L (N K)"))
+        return self.o(joined(out))
 
     def look(
         self,
@@ -125,7 +125,7 @@ class Attention(nnx.Module):
     ) -> Float[Array, "B L D"]:
         """Cross-attention from x to keys and values that `recall` made."""
         out = attention(self.queries(x), *heard, segments=segments)
-        return self.o(rearrange(out, "B L N K -> B L (N K)"))
+        return self.o(joined(out))
 
     def queries(self, x: Float[Array, "B L D"]) -> Float[Array, "B L N K"]:
         return self._split(self.norm_q(self.q(x)), "tokens")
@@ -136,8 +136,28 @@ class Attention(nnx.Module):
         return self._split(k, axis), self._split(v, axis)
 
     def _split(self, y: Float[Array, "B L D"], axis: str) -> Float[Array, "B L N K"]:
-        y = rearrange(y, "B L (N K) -> B L N K", N=self.heads)
-        return mesh.constrain(y, f"batch {axis} heads _")
+        return mesh.constrain(parted(y, self.heads), f"batch {axis} heads _")
+
+
+def parted(x: Float[Array, "B L D"], heads: int) -> Float[Array, "B L N K"]:
+    """The part of each head. On a TPU a head at a time: XLA's own way there turns rows into columns and
+    back, at a third of the price of the whole self-attention around the kernel (docs/log.md)."""
+    if _head_by_head():
+        return jnp.moveaxis(jnp.stack(jnp.split(x, heads, axis=-1), axis=1), 1, 2)
+    return rearrange(x, "B L (N K) -> B L N K", N=heads)
+
+
+def joined(x: Float[Array, "B L N K"]) -> Float[Array, "B L D"]:
+    """Heads beside each other again."""
+    if _head_by_head():
+        return jnp.concatenate([x[:, :, head] for head in range(x.shape[2])], axis=-1)
+    return rearrange(x, "B L N K -> B L (N K)")
+
+
+def _head_by_head() -> bool:
+    """Whether heads are worth taking apart one by one: on a TPU, unless they lie on several devices."""
+    shared = jax.sharding.get_abstract_mesh().shape.get("tensor", 1) > 1
+    return mesh.target()[0] == "tpu" and not shared
 
 
 class Block(nnx.Module):
@@ -162,7 +182,7 @@ class Block(nnx.Module):
         times: Float[Array, "B M 6 D"],
         clean: Bool[Array, "B L"] | None,
         tokens: Tokens,
-        turns: Float[np.ndarray, "2 L k"],
+        turns: Float[Array, "2 L k"],
         lengths: Int[Array, "B"] | None,
         video: int,
         recalled: tuple[Heard, ...] | None = None,

@@ -1,39 +1,66 @@
 """3-D rotary positions (Wan2.1): where a token is in time, row and column; reference tokens at time zero."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+
+from omnihuman_jax import mesh
 
 THETA = 10_000.0
 
 
 def rotations(
     shape: tuple[int, int, int], width: int, reference: tuple[int, int] | None = None
-) -> Float[np.ndarray, "2 L k"]:
+) -> Float[Array, "2 L k"]:
     """Cosines and sines for L tokens in `shape` (frames, rows, columns) and k = head width / 2 pairs.
 
-    Computed in float64. Of the pairs, a third each turn with row and column, the rest with time (22,
-    21, 21 of 64). Tokens of a `reference` image of (rows, columns) follow the video's; their temporal
-    index is zero, so their time pairs do not turn (OmniHuman-1, section 3.1).
+    Of the pairs, a third each turn with row and column, the rest with time (22, 21, 21 of 64). Tokens of
+    a `reference` image of (rows, columns) follow the video's; their temporal index is zero, so their
+    time pairs do not turn (OmniHuman-1, section 3.1). A program holds the table of each axis, computed
+    in float64, and not that of all tokens, which would be megabytes of text.
     """
-    positions = [np.indices(shape).reshape(3, -1)]
-    if reference is not None:
-        positions.append(np.indices((1, *reference)).reshape(3, -1))
-    time, row, column = np.concatenate(positions, axis=1).astype(np.float64)
     spatial = width // 6
-    parts = ((time, width // 2 - 2 * spatial), (row, spatial), (column, spatial))
-    angles = np.concatenate(
-        [at[:, None] * THETA ** (-np.arange(pairs) / pairs)[None] for at, pairs in parts], axis=1
-    )
-    return np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
+    pairs = width // 2 - 2 * spatial, spatial, spatial
+
+    def table(grid: tuple[int, int, int]) -> Float[Array, "2 L k"]:
+        parts = []
+        for axis, (length, own) in enumerate(zip(grid, pairs, strict=True)):
+            angles = np.arange(length)[:, None] * THETA ** (-np.arange(own) / own)[None]
+            turns = np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
+            there = [2, *(length if i == axis else 1 for i in range(3)), own]
+            parts.append(jnp.broadcast_to(turns.reshape(there), (2, *grid, own)))
+        return jnp.concatenate(parts, axis=-1).reshape(2, -1, width // 2)
+
+    video = table(shape)
+    return video if reference is None else jnp.concatenate([video, table((1, *reference))], axis=1)
 
 
 def rotate(
-    x: Float[Array, "B L N K"], turns: Float[Array, "2 L k"] | Float[np.ndarray, "2 L k"]
+    x: Float[Array, "B L N K"], turns: Float[Array, "2 L k"]
 ) -> Float[Array, "B L N K"]:
-    """Turn adjacent pairs of each head by their angle, in float32; the result has x's dtype."""
+    """Turn adjacent pairs of each head by their angle, in float32; the result has x's dtype.
+
+    On a TPU the two of a pair change places in the matrix unit, exactly: taking every second lane of a
+    row apart costs more there than the whole product (docs/log.md).
+    """
+    if mesh.target()[0] == "tpu":
+        exact = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
+        other = jnp.einsum("BLNK,KJ->BLNJ", x, _quarter(x.shape[-1], x.dtype), precision=exact)
+        cos, sin = (jnp.repeat(turn, 2, axis=-1)[None, :, None, :] for turn in turns)
+        turned = x.astype(jnp.float32) * cos + other.astype(jnp.float32) * sin
+        return turned.astype(x.dtype)
     pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
     cos, sin = turns[0][None, :, None, :], turns[1][None, :, None, :]
     even, odd = pairs[..., 0], pairs[..., 1]
     turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
     return turned.reshape(x.shape).astype(x.dtype)
+
+
+def _quarter(width: int, dtype: DTypeLike) -> Float[Array, "K K"]:
+    """Turns every pair (a, b) of a row into (-b, a), a quarter of a circle further."""
+    matrix = np.zeros((width, width), np.float32)
+    even = np.arange(0, width, 2)
+    matrix[even + 1, even], matrix[even, even + 1] = -1, 1
+    return jnp.asarray(matrix, dtype)

@@ -206,7 +206,7 @@ def test_tiles_cover_any_length_with_pieces_that_divide(kind, pass_):
 
 
 def test_padding_counts_when_tiles_are_chosen():
-    """480p with a reference image, 34,320 keys: tiles of 4096 would compute 36,864."""
+    """4,224 keys in tiles of 4096, the fastest, would be 8,192: 1.94 times the work."""
     for kind in TABLE:
-        tile = tiles(kind, 34_320, 34_320, 128, "forward")
-        assert -(-34_320 // tile.keys) * tile.keys < 1.03 * 34_320
+        tile = tiles(kind, 4_224, 4_224, 128, "forward")
+        assert -(-4_224 // tile.keys) * tile.keys < 1.5 * 4_224
