@@ -12,13 +12,14 @@ one GPU. The peer is WanTransformer3DModel on the same tokens: torch.compile and
 training, blocks compiled, gradient checkpointing, fused AdamW. Every measurement has a process of its
 own, so that no memory is held by another.
 
-On an H100, in this order, within ten minutes (each line can be left out):
+On an H100 with JAX for CUDA (`pip install -e .[cuda]`), in this order; ten minutes by estimate, not measured:
 
     python -m tests.attention.on_gpu                      values, gradients, lengths, ring: must all hold
-    python -m benchmarks.attention_gpu --only ours        must be near 638 and 577 TFLOP/s
-    python -m benchmarks.dit --only forward train low     ours, about two minutes
-    python -m benchmarks.dit                              with the peer, whose compiling takes 92 s and more
-    python -m benchmarks.dit --size 14b
+    python -m benchmarks.attention_gpu --only ours --cases 1.3b text sound      near 638 and 577 TFLOP/s
+    python -m benchmarks.dit --only forward train low     ours; `attention` must say flash_gpu
+    python -m benchmarks.dit                              with the peer, which compiles for 92 s and more
+    python -m benchmarks.dit --size 14b --only forward low
+    python -m benchmarks.attention_gpu                    all contenders; with tokamax if it is installed
 
 Goals on an H100: forward 1.3B <= 0.90 and 14B <= 0.92 of diffusers', the 1.3B training step <= 0.80 (it
 took 2363 ms with blocks compiled), low precision <= 0.7, no peak higher than theirs. On a CPU "tiny" and
@@ -192,7 +193,9 @@ def peer_forward(config: DiTConfig, grid: Grid, repeats: int) -> Measured:
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
+    torch.set_default_dtype(
+        torch.bfloat16
+    )  # and not `.to`, which would round the rotary angles too
     with torch.device("cuda"):
         network = WanTransformer3DModel(
             num_attention_heads=config.heads,
@@ -206,8 +209,7 @@ def peer_forward(config: DiTConfig, grid: Grid, repeats: int) -> Measured:
         x = torch.randn(1, config.channels, *grid.latent_shape)
         text = torch.randn(1, config.text_length, config.text_width)
         t = torch.tensor([500])
-    network.to(torch.bfloat16).eval()
-    run = torch.compile(network)
+    run = torch.compile(network.eval())
 
     def step() -> None:
         with torch.inference_mode(), sdpa_kernel(SDPBackend.CUDNN_ATTENTION):

@@ -15,6 +15,7 @@ def run(capsys, *arguments):
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_the_forward_pass_is_timed_and_no_figure_invented(capsys, monkeypatch):
     monkeypatch.setattr(dit.shutil, "which", lambda name: None)  # in this process
     monkeypatch.setattr(building, "PRECISIONS", {"int8": building.FLOAT32}, raising=False)

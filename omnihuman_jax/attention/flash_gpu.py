@@ -81,7 +81,7 @@ def _capability() -> tuple[int, int]:
     Raises:
         NotImplementedError: a GPU that has none (AMD's).
     """
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     if device.platform == "cpu":
         return HOPPER
     said = str(getattr(device, "compute_capability", ""))

@@ -16,6 +16,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
 from omnihuman_jax import mesh
@@ -23,7 +24,12 @@ from omnihuman_jax.attention import attention, flash_gpu, shared_by
 from omnihuman_jax.attention.dispatch import IMPLEMENTATIONS
 from omnihuman_jax.attention.flash_gpu import FLASH_GPU
 from omnihuman_jax.attention.kernel import Mask
+from omnihuman_jax.conditions import Conditions
+from omnihuman_jax.geometry import Grid
 from omnihuman_jax.mesh import make_mesh
+from omnihuman_jax.models.building import Precision
+from omnihuman_jax.models.conditioner import AudioConfig
+from omnihuman_jax.models.dit import DiTConfig, OmniHumanDiT
 from tests.attention import cudnn_stand_in, on_gpu
 
 SHAPE = jax.ShapeDtypeStruct((2, 600, 4, 128), jnp.bfloat16)
@@ -128,6 +134,28 @@ def test_on_a_mesh_every_device_calls_it_for_its_part(sizes, scheme, local, hopp
         found = calls(gradients, clips, clips, clips, lengths)
     assert {name for name, *_ in found} == set(PASSES)
     assert all(types.startswith(f"(tensor<{local}xbf16>") for _, types, _ in found)
+
+
+def test_the_whole_network_goes_to_cudnn_but_for_the_few_keys_of_sound(hopper):
+    """With a reference that not every clip has: self-attention by lengths, text without, sound by XLA."""
+    config, grid = DiTConfig(layers=2, audio=AudioConfig()), Grid(9, 128, 128)
+    made = nnx.eval_shape(
+        lambda: OmniHumanDiT(config, Precision(jnp.bfloat16, jnp.bfloat16), rngs=nnx.Rngs(0))
+    )
+    graph, params = nnx.split(made)
+    shape = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
+    latents = shape(2, *grid.latent_shape, 16)
+
+    def forward(params, x, text, reference, audio):
+        dit, has = nnx.merge(graph, params), {"reference": jnp.array([True, False])}
+        given = Conditions(text=text, reference=reference, audio=audio, present=has)
+        return dit(x, jnp.ones(2), dit.embed(given, 2, *grid.latent_shape[1:]))
+
+    given = shape(2, 512, 4096), shape(2, 1, 16, 16, 16), shape(2, 9, 13, 768)
+    found = calls(forward, params, latents, *given)
+    assert [settings["mask_type"] for *_, settings in found] == ["PADDING", "NO_MASK"]
+    tokens = grid.tokens + 64
+    assert f"2x{tokens}x12x128" in found[0][1] and "2x512x12x128" in found[1][1]
 
 
 def refusal(*shapes, dtype=jnp.bfloat16, mask=ALL):
