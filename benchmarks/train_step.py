@@ -31,7 +31,7 @@ import numpy as np
 from omnihuman_jax import mesh as meshes
 from omnihuman_jax.conditions import Batch, Conditions
 from omnihuman_jax.geometry import Grid
-from omnihuman_jax.models.building import Precision
+from omnihuman_jax.models.building import Precision, Remat
 from omnihuman_jax.models.conditioner import AudioConfig, PoseConfig
 from omnihuman_jax.models.dit import DiTConfig, OmniHumanDiT
 from omnihuman_jax.models.mini import CONFIGS
@@ -74,14 +74,16 @@ def batch_of(config: DiTConfig, grid: Grid, conditions: bool) -> Batch:
     )
 
 
-def ours(config: DiTConfig, grid: Grid, repeats: int, compute: str) -> dict[str, Any]:
-    """Our step on one device, timed."""
+def ours(
+    config: DiTConfig, grid: Grid, repeats: int, compute: str, remat: Remat = "full"
+) -> dict[str, Any]:
+    """Our step on one device, timed; `remat` says what the backward pass computes again."""
     mesh = meshes.make_mesh(devices=jax.devices()[:1], data=1, fsdp=1, context=1, tensor=1)
     with jax.set_mesh(mesh):
         precision = Precision(jnp.float32, jnp.dtype(compute))
 
         def make(rngs: Any) -> OmniHumanDiT:
-            return OmniHumanDiT(config, precision, rngs=rngs, remat="full")
+            return OmniHumanDiT(config, precision, rngs=rngs, remat=remat)
 
         stage = OmniStage(name="all", steps=1, batch=1)
         task = FlowMatching(model="", data="", compute=compute)

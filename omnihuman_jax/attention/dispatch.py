@@ -9,6 +9,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from omnihuman_jax.attention.chunked import CHUNKED, SCORES
+from omnihuman_jax.attention.flash_gpu import FLASH_GPU
 from omnihuman_jax.attention.flash_tpu import FLASH_TPU
 from omnihuman_jax.attention.kernel import Kernel, Mask, attend, attend_forward
 from omnihuman_jax.attention.reference import reference
@@ -55,6 +56,7 @@ def by(kernel: Kernel) -> Callable[..., Array]:
 # In order of speed. An implementation refuses with NotImplementedError and the reason (STYLE 5.9).
 IMPLEMENTATIONS: dict[str, Callable[..., Array]] = {
     "flash_tpu": by(FLASH_TPU),
+    "flash_gpu": by(FLASH_GPU),
     "reference": _short,
     "chunked": by(CHUNKED),
 }

@@ -9,9 +9,12 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 
 from omnihuman_jax.attention import attention, chunked, dispatch, flash_tpu, forward_mode
+from omnihuman_jax.attention.flash_gpu import FLASH_GPU
 from omnihuman_jax.attention.tiles import Tiles
+from tests.attention import cudnn_stand_in
 
 B, N, K = 2, 3, 64
+WITH_SEGMENTS = ["reference", "chunked", "flash_tpu"]  # the others refuse them
 SHAPES = [(16, 16), (7, 13), (1, 5), (33, 9)]  # queries, keys; odd lengths among them
 
 
@@ -42,9 +45,15 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(chunked, "SCORES", B * N * 13 * 5)
 
 
-@pytest.fixture(params=["reference", "chunked", "flash_tpu"])
+@pytest.fixture(params=[*WITH_SEGMENTS, "flash_gpu"])
 def name(request, monkeypatch):
-    """The kernel for TPU is interpreted, with a watch for races."""
+    """The kernel for TPU is interpreted, with a watch for races. That for GPU is given a stand-in for cuDNN
+    and is not asked whether it likes the inputs (few keys, float32, a CPU): this tests what is ours of it.
+    """
+    if request.param == "flash_gpu":
+        cudnn_stand_in.install(monkeypatch)
+        unasked = FLASH_GPU._replace(check=lambda qkv, mask: None)
+        monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "flash_gpu", dispatch.by(unasked))
     interpret = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
     interpreted = dispatch.by(flash_tpu.kernel(Tiles(128, 128, 128), interpret))
     monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "flash_tpu", interpreted)
@@ -69,6 +78,7 @@ def test_keys_behind_the_length_are_never_seen(name):
     assert np.isfinite(attention(q, k, spoiled[1], lengths=lengths, implementation=name)).all()
 
 
+@pytest.mark.parametrize("name", WITH_SEGMENTS, indirect=True)
 def test_segments_see_only_themselves(name):
     q, k, v = inputs(7, 13)
     of_q = jnp.asarray(np.arange(7)[None] // 3 + np.zeros((B, 1), int), jnp.int32)
@@ -78,6 +88,7 @@ def test_segments_see_only_themselves(name):
     np.testing.assert_allclose(got, exact(q, k, v, seen), atol=2e-6)
 
 
+@pytest.mark.parametrize("name", WITH_SEGMENTS, indirect=True)
 def test_a_query_that_sees_no_key_gets_nothing(name):
     q, k, v = inputs(7, 13)
     of_q, of_k = jnp.full((B, 7), 5, jnp.int32).at[:, :3].set(0), jnp.zeros((B, 13), jnp.int32)
