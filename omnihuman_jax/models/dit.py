@@ -109,7 +109,7 @@ class Attention(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B L D"],
-        turns: Float[Array, "2 L k"],
+        turns: Float[Array, "2 L _"],
         lengths: Int[Array, "B"] | None,
     ) -> Float[Array, "B L D"]:
         """Self-attention: queries, keys and values from x, the first two rotated by `turns`."""
@@ -182,7 +182,7 @@ class Block(nnx.Module):
         times: Float[Array, "B M 6 D"],
         clean: Bool[Array, "B L"] | None,
         tokens: Tokens,
-        turns: Float[Array, "2 L k"],
+        turns: Float[Array, "2 L _"],
         lengths: Int[Array, "B"] | None,
         video: int,
         recalled: tuple[Heard, ...] | None = None,

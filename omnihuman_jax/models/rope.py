@@ -13,8 +13,9 @@ THETA = 10_000.0
 
 def rotations(
     shape: tuple[int, int, int], width: int, reference: tuple[int, int] | None = None
-) -> Float[Array, "2 L k"]:
-    """Cosines and sines for L tokens in `shape` (frames, rows, columns) and k = head width / 2 pairs.
+) -> Float[Array, "2 L _"]:
+    """Cosines and sines for L tokens in `shape` (frames, rows, columns) and all pairs of a head's width, on a
+    TPU for both of each pair (see `rotate`).
 
     Of the pairs, a third each turn with row and column, the rest with time (22, 21, 21 of 64). Tokens of
     a `reference` image of (rows, columns) follow the video's; their temporal index is zero, so their
@@ -33,29 +34,32 @@ def rotations(
             parts.append(jnp.broadcast_to(turns.reshape(there), (2, *grid, own)))
         return jnp.concatenate(parts, axis=-1).reshape(2, -1, width // 2)
 
-    video = table(shape)
-    return video if reference is None else jnp.concatenate([video, table((1, *reference))], axis=1)
+    turns = table(shape)
+    if reference is not None:
+        turns = jnp.concatenate([turns, table((1, *reference))], axis=1)
+    return jnp.repeat(turns, 2, axis=-1) if _in_the_matrix_unit() else turns
 
 
-def rotate(
-    x: Float[Array, "B L N K"], turns: Float[Array, "2 L k"]
-) -> Float[Array, "B L N K"]:
+def rotate(x: Float[Array, "B L N K"], turns: Float[Array, "2 L _"]) -> Float[Array, "B L N K"]:
     """Turn adjacent pairs of each head by their angle, in float32; the result has x's dtype.
 
     On a TPU the two of a pair change places in the matrix unit, exactly: taking every second lane of a
     row apart costs more there than the whole product (docs/log.md).
     """
-    if mesh.target()[0] == "tpu":
+    cos, sin = turns[:, None, :, None, :]
+    if _in_the_matrix_unit():
         exact = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
         other = jnp.einsum("BLNK,KJ->BLNJ", x, _quarter(x.shape[-1], x.dtype), precision=exact)
-        cos, sin = (jnp.repeat(turn, 2, axis=-1)[None, :, None, :] for turn in turns)
         turned = x.astype(jnp.float32) * cos + other.astype(jnp.float32) * sin
         return turned.astype(x.dtype)
     pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
-    cos, sin = turns[0][None, :, None, :], turns[1][None, :, None, :]
     even, odd = pairs[..., 0], pairs[..., 1]
     turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
     return turned.reshape(x.shape).astype(x.dtype)
+
+
+def _in_the_matrix_unit() -> bool:
+    return mesh.target()[0] == "tpu"
 
 
 def _quarter(width: int, dtype: DTypeLike) -> Float[Array, "K K"]:
