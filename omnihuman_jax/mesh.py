@@ -17,11 +17,13 @@ from omnihuman_jax.errors import InputError
 
 AXES = ("data", "fsdp", "context", "tensor")
 
-# Logical axis -> mesh axes it is split over. Activations: batch, tokens, width, heads, mlp.
+# Logical axis -> mesh axes it is split over. Activations: batch, tokens, rows (of a frame), width,
+# heads, mlp.
 # Parameters: embed (the model width of a weight), heads, mlp, vocab. "_" is never split.
 LOGICAL: Mapping[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
     "tokens": ("context",),
+    "rows": ("context",),
     "width": (),
     "heads": ("tensor",),
     "mlp": ("tensor",),

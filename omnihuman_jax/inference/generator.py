@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Float32, UInt8
+from jaxtyping import Array, Bool, Float, Float32, UInt8
 
 from omnihuman_jax import media
 from omnihuman_jax.conditions import Conditions
@@ -24,6 +24,7 @@ from omnihuman_jax.models import umt5, wav2vec2
 from omnihuman_jax.models.building import FLOAT32, Precision
 from omnihuman_jax.models.conditioner import Tokens
 from omnihuman_jax.models.directory import ModelDirectory
+from omnihuman_jax.models.vae import usual_precision
 
 Progress = Callable[[str, int, int], None]  # phase, done, of how many
 
@@ -64,13 +65,15 @@ class Generator:
     """A model directory, ready to make videos. Networks are restored when needed and freed after.
 
     Attributes:
-        precision: of the transformer and the encoders; the VAE always computes in float32, as Wan's.
-        chunk: latent frames decoded at a time; None for what fits in about a gigabyte.
+        precision: of the transformer and the encoders.
+        vae: precision of the VAE; None for float32 on CPUs and bfloat16 compute on accelerators.
+        chunk: latent frames decoded at a time; None for what fits in a small part of the memory.
         kept: where networks stay for the next request; None frees each after its work.
     """
 
     model: ModelDirectory
     precision: Precision = FLOAT32
+    vae: Precision | None = None
     chunk: int | None = None
     kept: dict[str, Any] | None = None
 
@@ -250,16 +253,20 @@ class Generator:
     def decode(
         self, latents: Float[Array, "1 T H W C"], frames: int, report: Progress
     ) -> Iterator[np.ndarray]:
-        """Pixels of the first `frames` frames, a few latent frames at a time, in constant memory."""
-        graph, params = nnx.split(self._network("vae"))
-        chunk = self.chunk or pieces(latents.shape, self.model.config("vae").dim)
-        made, cache, start = 0, None, 0
+        """Pixels of the first `frames` frames, a few latent frames at a time, in constant memory.
+
+        A piece is given out while the device works on the next.
+        """
+        vae = self._network("vae")
+        graph, params = nnx.split(vae)
+        dtype, width = jnp.dtype(vae.precision.compute), self.model.config("vae").dim
+        chunk = self.chunk or pieces(latents.shape, width, dtype.itemsize, free_memory())
         report("decode", 0, frames)
-        while made < frames:
-            stop = start + 1 if start == 0 else start + chunk
-            pixels, cache = _decode(graph, params, latents[:, start:stop], cache)
-            start = stop
-            piece = to_bytes(np.asarray(pixels[0]))[: frames - made]
+        made = 0
+        for pixels, finite in ahead_by_one(_pieces(graph, params, latents, frames, chunk)):
+            if not finite:
+                raise FloatingPointError("The decoder made pixels that are not finite numbers.")
+            piece = np.asarray(pixels)[: frames - made]
             made += len(piece)
             yield piece
             report("decode", made, frames)
@@ -267,7 +274,8 @@ class Generator:
     def _network(self, name: str) -> Any:
         if self.kept is not None and name in self.kept:
             return self.kept[name]
-        network = self.model.load(name, FLOAT32 if name == "vae" else self.precision)
+        precision = self.precision if name != "vae" else self.vae or usual_precision()
+        network = self.model.load(name, precision)
         if self.kept is not None:
             self.kept[name] = network
         return network
@@ -317,25 +325,69 @@ class _Part:
             self.report(phase, min(self.frames - self.left + new, self.frames), self.frames)
 
 
-def pieces(latents: tuple[int, ...], width: int) -> int:
+def pieces(
+    latents: tuple[int, ...], width: int, itemsize: int = 4, memory: int | None = None
+) -> int:
     """Latent frames to decode at a time: few enough for memory, and best without a shorter last piece,
-    which would be compiled for itself."""
+    which would be compiled for itself.
+
+    Args:
+        itemsize: bytes of a number of the activations.
+        memory: bytes that are free on the device, None if unknown. The largest activation may have a
+            96th of it: a decoder's step needs about twelve of them (the TPU compiler's count), and a
+            piece that takes an eighth of the device leaves room for the other networks.
+    """
     _, frames, rows, columns, _ = latents
-    widest = TEMPORAL * rows * columns * SPATIAL**2 * width * 4  # bytes, the largest activation
-    most = max(1, min(8, 2**28 // widest))
+    widest = TEMPORAL * rows * columns * SPATIAL**2 * width * itemsize  # bytes, largest activation
+    budget = 2**28 if memory is None else memory // 96
+    most = max(1, min(8, budget // widest))
     even = (n for n in range(most, most // 2, -1) if (frames - 1) % n == 0)
     return next(even, most)
 
 
-def to_bytes(video: Float[np.ndarray, "F Y X 3"]) -> UInt8[np.ndarray, "F Y X 3"]:
-    """[-1, 1] to 0..255, rounded.
+def free_memory() -> int | None:
+    """Bytes that nothing occupies on the first device; None where it does not say (CPUs)."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" not in stats:
+        return None
+    return max(0, stats["bytes_limit"] - stats.get("bytes_in_use", 0))
 
-    Raises:
-        FloatingPointError: a pixel is not a number; it would become a silent black.
+
+def ahead_by_one[T](results: Iterator[T]) -> Iterator[T]:
+    """The same, each given out only when the one after it has been asked for.
+
+    JAX returns before a device has done its work, so the device has the next piece to work on while the
+    caller waits for this one and writes it.
     """
-    if not np.isfinite(video).all():
-        raise FloatingPointError("The decoder made pixels that are not finite numbers.")
-    return np.round((video + 1) * 127.5).clip(0, 255).astype(np.uint8)
+    before = next(results, None)
+    for result in results:
+        if before is not None:
+            yield before
+        before = result
+    if before is not None:
+        yield before
+
+
+def _pieces(
+    graph: Any, params: Any, latents: Float[Array, "1 T H W C"], frames: int, chunk: int
+) -> Iterator[tuple[UInt8[Array, "F Y X 3"], Bool[Array, ""]]]:
+    """Pieces of at least `frames` frames and whether all is finite, on their way to the host."""
+    cache, start, made = None, 0, 0
+    while made < frames:
+        stop = start + 1 if start == 0 else start + chunk
+        piece, cache = _decode(graph, params, latents[:, start:stop], cache)
+        for array in piece:
+            array.copy_to_host_async()
+        start, made = stop, made + len(piece[0])
+        yield piece
+
+
+def to_bytes(
+    video: Float[Array, "F Y X 3"],
+) -> tuple[UInt8[Array, "F Y X 3"], Bool[Array, ""]]:
+    """[-1, 1] to 0..255, rounded, and whether all were numbers: one that is not would be a silent black."""
+    rounded = jnp.round((video + 1) * 127.5).clip(0, 255).astype(jnp.uint8)
+    return rounded, jnp.isfinite(video).all()
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))
@@ -371,8 +423,10 @@ def _encode(
     return nnx.merge(graph, params).encode(pixels)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
 def _decode(
-    graph: Any, params: Any, latents: Float[Array, "B T H W C"], cache: Any
-) -> tuple[Array, Any]:
-    return nnx.merge(graph, params).decode_step(latents, cache)
+    graph: Any, params: Any, latents: Float[Array, "1 T H W C"], cache: Any
+) -> tuple[tuple[UInt8[Array, "F Y X 3"], Bool[Array, ""]], Any]:
+    """The next frames as bytes, and whether they are finite; the cache is written over."""
+    pixels, cache = nnx.merge(graph, params).decode_step(latents, cache)
+    return to_bytes(pixels[0]), cache

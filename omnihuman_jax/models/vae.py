@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32
 
+from omnihuman_jax import mesh
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import CELL, SPATIAL, TEMPORAL, Grid
 from omnihuman_jax.models.building import FLOAT32, Precision, linear
@@ -67,6 +68,13 @@ class VAEConfig:
         """Every kind of layer at widths of 4 and 8; runs in a second on a CPU."""
         sizes: dict[str, Any] = dict(dim=4, multipliers=(1, 2, 2, 2), blocks=1)
         return cls(**(sizes | changes))
+
+
+def usual_precision() -> Precision:
+    """That of making videos: float32 on CPUs; else bfloat16 compute, which moves a pixel less than a
+    step of 255 (tests/models/test_vae.py has the figure). Parameters stay float32 for the norms and for
+    summed taps."""
+    return FLOAT32 if mesh.target()[0] == "cpu" else Precision()
 
 
 _Kind = Literal["residual", "attention", "down", "up"]
@@ -169,14 +177,15 @@ class CausalVAE(nnx.Module):
     4n+1 frames; no frame sees a later one. Every method is one pass of the same two networks:
     `encode` and `decode` take a whole clip, the `_step` methods the next piece of it with what they
     returned for the piece before, the `_tiled` methods drive the steps over overlapping tiles.
-    Results do not depend on how a clip is cut in time. Latents are the mean of the posterior, never
-    a sample of it. After Wan2.1 (arXiv 2503.20314, section 4.1), whose weights it takes.
+    Results do not depend on how a clip is cut in time. On a mesh (`jax.set_mesh`) rows are split over its
+    context axis, and neighbours exchange the rows at their borders. Latents are the mean of the posterior,
+    never a sample of it. After Wan2.1 (arXiv 2503.20314, section 4.1), whose weights it takes.
     """
 
     def __init__(self, config: VAEConfig, precision: Precision = FLOAT32, *, rngs: nnx.Rngs):
         latent, colours = config.channels, 3 * config.patch**2
         encoder, decoder = list(_encoder_layers(config)), list(_decoder_layers(config))
-        self.config = config
+        self.config, self.precision = config, precision
         self.encoder = Coder(colours, encoder, 2 * latent, precision, rngs)
         self.to_moments = linear(2 * latent, 2 * latent, "channels channels", precision, rngs)
         self.from_latents = linear(latent, latent, "channels channels", precision, rngs)
@@ -231,6 +240,7 @@ class CausalVAE(nnx.Module):
         self, frames: Float[Array, "B F Y X 3"], cache: Cache = None
     ) -> tuple[tuple[Float32[Array, "B T H W C"], Float32[Array, "B T H W C"]], Cache]:
         """Mean and logarithm of the variance of the latents, before normalising; for training."""
+        frames = mesh.constrain(frames, "batch _ rows _ _")
         moments, cache = self.encoder(_patches(frames, self.config.patch), cache)
         mu, log_variance = jnp.split(self.to_moments(moments).astype(jnp.float32), 2, axis=-1)
         return (mu, log_variance), cache
@@ -239,6 +249,7 @@ class CausalVAE(nnx.Module):
         self, latents: Float[Array, "B T H W C"], cache: Cache = None
     ) -> tuple[Float32[Array, "B F Y X 3"], Cache]:
         """The video of latents as `posterior_step` gives them, not clamped; for training."""
+        latents = mesh.constrain(latents, "batch _ rows _ _")
         frames, cache = self.decoder(self.from_latents(latents), cache)
         return _pixels(frames.astype(jnp.float32), self.config.patch), cache
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
 
 from omnihuman_jax.models.building import Precision, linear, param
 
@@ -27,16 +27,22 @@ class CausalConv(nnx.Module):
     def __call__(
         self, x: Float[Array, "B F Y X I"], past: Cache = None
     ) -> tuple[Float[Array, "B F Y X O"], Cache]:
-        x = _after(past, x.astype(self.compute))
-        kernel = self.kernel[...].astype(self.compute)
-        y = jax.lax.platform_dependent(x, kernel, cpu=conv_by_taps, default=conv3d)
-        return y + _everywhere(self.bias, self.compute), x[:, -2:]
+        x, kernel = x.astype(self.compute), self.kernel[...].astype(self.compute)
+        bias = _everywhere(self.bias, self.compute)
+        if past is None and x.shape[1] == 1:  # before it are zeros only: one tap of three
+            return conv2d(x, kernel[2]) + bias, _after(past, x)[:, -2:]
+        x = _after(past, x)
+        y = jax.lax.platform_dependent(x, kernel, **CONVOLUTIONS, default=conv3d)
+        return y + bias, x[:, -2:]
 
 
 def conv3d(
     x: Float[Array, "B E Y X I"], kernel: Float[Array, "3 3 3 I O"]
 ) -> Float[Array, "B F Y X O"]:
-    """Convolve `x`, E = F+2 frames: none added in time, zeros around each frame."""
+    """Convolve `x`, E = F+2 frames: none added in time, zeros around each frame.
+
+    What the others mean, and the slowest of them on every platform.
+    """
     return jax.lax.conv_general_dilated(
         x,
         kernel,
@@ -59,16 +65,94 @@ def conv_by_taps(
     return (one + two + three).astype(x.dtype)
 
 
-def _conv2d(
-    x: Float[Array, "B F Y X I"], kernel: Float[Array, "3 3 I O"], stride: int = 1
+def conv_folded(
+    x: Float[Array, "B E Y X I"], kernel: Float[Array, "3 3 3 I O"]
+) -> Float[Array, "B F Y X O"]:
+    """`conv3d` as one 2-D convolution of each frame with the two before it as further channels.
+
+    For GPUs: XLA gives cuDNN 2-D convolutions with the channels last, as its tensor cores take them, and
+    3-D ones with the channels first, with a transpose on either side (HeuristicLayoutAssignment in XLA's
+    gpu layout_assignment.cc). The sum over time is the matmul's own, in float32.
+    """
+    frames = x.shape[1] - 2
+    stacked = jnp.concatenate([x[:, t : t + frames] for t in range(3)], axis=-1)
+    return _conv2d(stacked, rearrange(kernel, "t y x I O -> y x (t I) O"))
+
+
+def conv_by_columns(
+    x: Float[Array, "B E Y X I"], kernel: Float[Array, "t a b I O"], stride: int = 1
+) -> Float[Array, "B _ _ _ O"]:
+    """`conv3d`, or `conv2d` with one tap in time: columns are the batch, their neighbours more channels.
+
+    For TPUs: a batch of few frames XLA cuts into strips of columns to fill its batch, and it copies the
+    frames there and back again at every convolution, which costs more than the convolution.
+    """
+    batch, (_, _, width, _, _) = x.shape[0], kernel.shape
+    edge = (2 - stride, 1)
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), edge, (0, 0)))
+    reach = x.shape[3] - width + 1
+    stacked = jnp.concatenate([x[:, :, :, b : b + reach : stride] for b in range(width)], axis=-1)
+    y = jax.lax.conv_general_dilated(
+        rearrange(stacked, "B E Y X I -> E Y (B X) I"),
+        rearrange(kernel, "t a b I O -> t a (b I) O"),
+        (1, stride),
+        ((0, 0), edge),
+        dimension_numbers=("HWNC", "HWIO", "HWNC"),
+    )
+    return rearrange(y, "F Y (B X) O -> B F Y X O", B=batch)
+
+
+# What a 3x3x3 convolution is on each platform.
+CONVOLUTIONS: Any = dict(cpu=conv_by_taps, cuda=conv_folded, rocm=conv_folded, tpu=conv_by_columns)
+
+
+def conv2d(
+    x: Float[Array, "B F Y X I"], kernel: Float[Array, "_ _ I O"], stride: int = 1
 ) -> Float[Array, "B F _ _ O"]:
-    """A 3x3 convolution of each frame; with stride 2, zeros below and to the right only, as Wan does."""
+    """A 3x3 or 2x2 convolution of each frame, zeros around it.
+
+    With stride 2, zeros below and to the right only, as Wan does. A 2x2 one makes a row and a column more.
+    """
+    return jax.lax.platform_dependent(
+        x,
+        kernel,
+        tpu=lambda x, kernel: conv_by_columns(x, kernel[None], stride),
+        default=lambda x, kernel: _conv2d(x, kernel, stride),
+    )
+
+
+def _conv2d(
+    x: Float[Array, "B F Y X I"], kernel: Float[Array, "_ _ I O"], stride: int = 1
+) -> Float[Array, "B F _ _ O"]:
+    """`conv2d` with frames as the batch."""
     frames = rearrange(x, "B F Y X I -> (B F) Y X I")
     edge = (2 - stride, 1)
     y = jax.lax.conv_general_dilated(
         frames, kernel, (stride, stride), (edge, edge), dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     return rearrange(y, "(B F) Y X O -> B F Y X O", B=x.shape[0])
+
+
+def conv_of_doubled(
+    x: Float[Array, "B F Y X I"], kernel: Float[Array, "3 3 I O"]
+) -> Float[Array, "B F _ _ O"]:
+    """A 3x3 convolution of `x` doubled in rows and columns, at 4/9 of its work.
+
+    A pixel of the doubled frame sees only 2x2 different ones, so a 2x2 convolution of `x` itself with
+    summed taps gives it; the one at the corner of four pixels gives the 2x2 pixels around that corner.
+    """
+    corners = _around_corners(_around_corners(kernel.astype(jnp.float32), 0), 1)
+    y = conv2d(x, rearrange(corners.astype(x.dtype), "y x I p q O -> y x I (p q O)"))
+    y = rearrange(y, "B F Y X (p q O) -> B F (Y p) (X q) O", p=2, q=2)
+    return y[:, :, 1:-1, 1:-1]
+
+
+def _around_corners(kernel: Float32[Array, "... O"], axis: int) -> Float32[Array, "... 2 O"]:
+    """Three taps on doubled pixels -> two on the pixels: for the one before a corner, the one behind."""
+    one, two, three = jnp.split(kernel, 3, axis)
+    before = jnp.concatenate([one + two, three], axis)
+    behind = jnp.concatenate([one, two + three], axis)
+    return jnp.stack([before, behind], axis=-2)
 
 
 def _kernel(shape: tuple[int, ...], precision: Precision, rngs: nnx.Rngs) -> nnx.Param:
@@ -99,7 +183,15 @@ class SpatialConv(nnx.Module):
         self.compute, self.stride = precision.compute, stride
 
     def __call__(self, x: Float[Array, "B F Y X I"]) -> Float[Array, "B F _ _ O"]:
-        y = _conv2d(x.astype(self.compute), self.kernel[...].astype(self.compute), self.stride)
+        y = conv2d(x.astype(self.compute), self.kernel[...].astype(self.compute), self.stride)
+        return y + _everywhere(self.bias, self.compute)
+
+
+class DoublingConv(SpatialConv):
+    """The same of a frame doubled in rows and columns."""
+
+    def __call__(self, x: Float[Array, "B F Y X I"]) -> Float[Array, "B F _ _ O"]:
+        y = conv_of_doubled(x.astype(self.compute), self.kernel[...])
         return y + _everywhere(self.bias, self.compute)
 
 
@@ -207,7 +299,7 @@ class Upsample(nnx.Module):
     """Double rows and columns, halve the width and, with `time`, double frames but the first of all."""
 
     def __init__(self, width: int, time: bool, precision: Precision, rngs: nnx.Rngs):
-        self.space = SpatialConv(width, width // 2, precision, rngs)
+        self.space = DoublingConv(width, width // 2, precision, rngs)
         self.time = TimeConv(width, 2 * width, precision, rngs) if time else None
 
     def __call__(
@@ -220,4 +312,4 @@ class Upsample(nnx.Module):
             past = x[:, -2:]
             doubled = rearrange(self.time(x), "B F Y X (t C) -> B (F t) Y X C", t=2)
             x = jnp.concatenate([alone, doubled], axis=1)
-        return self.space(x.repeat(2, axis=2).repeat(2, axis=3)), past
+        return self.space(x), past

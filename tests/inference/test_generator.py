@@ -8,7 +8,7 @@ import pytest
 from omnihuman_jax.diffusion.guidance import Constant, Guidance
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import Grid
-from omnihuman_jax.inference.generator import Generator, Request, pieces, to_bytes
+from omnihuman_jax.inference.generator import Generator, Request, ahead_by_one, pieces, to_bytes
 from omnihuman_jax.models.conditioner import AudioConfig, PoseConfig
 from omnihuman_jax.models.dit import DiTConfig
 from omnihuman_jax.models.manifest import Manifest
@@ -124,9 +124,26 @@ def test_pieces_fit_and_are_even(latents, width, says):
     assert pieces(latents, width) == says
 
 
-def test_bytes_are_rounded_and_a_pixel_that_is_no_number_stops():
-    np.testing.assert_array_equal(
-        to_bytes(np.float32([-1, 0.004, 1]).reshape(1, 1, 1, 3)).ravel(), [0, 128, 255]
-    )
-    with pytest.raises(FloatingPointError):
-        to_bytes(np.full((1, 1, 1, 3), np.nan, np.float32))
+@pytest.mark.parametrize("free, says", [(16, 1), (31, 1), (60, 2), (140, 4)])
+def test_pieces_grow_with_the_memory_of_the_device(free, says):
+    """Gigabytes; bfloat16 at 480p, of which a frame has 0.3 GB."""
+    assert pieces((1, 21, 60, 104, 16), 96, itemsize=2, memory=free * 10**9) == says
+
+
+def test_bytes_are_rounded_and_a_pixel_that_is_no_number_is_seen():
+    video = jnp.float32([-1, 0.004, 1]).reshape(1, 1, 1, 3)
+    made, finite = to_bytes(video)
+    np.testing.assert_array_equal(made.ravel(), [0, 128, 255])
+    assert finite and not to_bytes(video.at[..., 1].set(np.nan))[1]
+
+
+@pytest.mark.slow
+def test_a_video_that_is_not_finite_stops(generator):
+    with pytest.raises(FloatingPointError, match="not finite"):
+        list(generator.decode(jnp.full((1, 1, 4, 6, 16), np.nan), 1, lambda *_: None))
+
+
+def test_a_piece_is_given_out_when_the_next_is_on_its_way():
+    asked = []
+    pieces = ahead_by_one(asked.append(n) or n for n in range(3))
+    assert [(piece, len(asked)) for piece in pieces] == [(0, 2), (1, 3), (2, 3)]

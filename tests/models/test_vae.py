@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from omnihuman_jax.ahead import collectives
 from omnihuman_jax.errors import InputError
+from omnihuman_jax.mesh import make_mesh
 from omnihuman_jax.models.building import FLOAT32, Precision, flat, with_params
 from omnihuman_jax.models.vae import (
     LAYOUTS,
@@ -19,7 +21,14 @@ from omnihuman_jax.models.vae import (
 )
 from omnihuman_jax.models.vae import _decode_step as decode_step  # compiled once for all tests
 from omnihuman_jax.models.vae import _encode_step as encode_step
-from omnihuman_jax.models.vae_layers import conv3d, conv_by_taps
+from omnihuman_jax.models.vae_layers import (
+    conv2d,
+    conv3d,
+    conv_by_columns,
+    conv_by_taps,
+    conv_folded,
+    conv_of_doubled,
+)
 from omnihuman_jax.weights import convert, to_torch
 from tests.goldens.load import load, params_of
 
@@ -122,10 +131,35 @@ def test_no_frame_sees_the_future(vae, golden):
         assert same.tolist() == [i < start for i in range(13)]
 
 
-def test_three_convolutions_of_frames_are_one_of_the_clip():
-    """CPUs run the first and accelerators the second."""
+@pytest.mark.parametrize("convolution", [conv_by_taps, conv_folded, conv_by_columns])
+def test_what_platforms_run_is_the_convolution_of_the_clip(convolution):
     x, kernel = noise(2, 6, 8, 4, 5), noise(3, 3, 3, 5, 7)
-    np.testing.assert_allclose(conv_by_taps(x, kernel), conv3d(x, kernel), rtol=0, atol=2e-5)
+    np.testing.assert_allclose(convolution(x, kernel), conv3d(x, kernel), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("side, stride", [(3, 1), (3, 2), (2, 1)])
+def test_columns_as_batch_are_the_convolution_of_each_frame(side, stride):
+    """TPUs run the first; everything else, and so this test, the second."""
+    x, kernel = noise(2, 3, 8, 6, 5), noise(side, side, 5, 7)
+    ours = conv_by_columns(x, kernel[None], stride)
+    np.testing.assert_allclose(ours, conv2d(x, kernel, stride), rtol=0, atol=2e-5)
+
+
+def test_a_convolution_of_doubled_frames_does_not_need_to_double_them():
+    x, kernel = noise(2, 3, 6, 4, 5), noise(3, 3, 5, 7)
+    doubled = conv2d(x.repeat(2, axis=2).repeat(2, axis=3), kernel)
+    np.testing.assert_allclose(conv_of_doubled(x, kernel), doubled, rtol=0, atol=2e-5)
+
+
+def test_rows_on_several_devices_make_the_same_frames(vae, golden):
+    """Neighbours exchange rows at their borders; no device gathers the frames but for attention."""
+    latents = jnp.asarray(golden["noise"])
+    with jax.set_mesh(make_mesh(context=2, data=1, fsdp=1, devices=jax.devices()[:2])):
+        program = decode.lower(vae, latents).compile()
+    shared = jax.tree.leaves(program(vae, latents))[0]
+    np.testing.assert_allclose(shared, decode(vae, latents), **STREAMED)
+    found = collectives(program.as_text())
+    assert found["collective-permute"].count > 20
 
 
 @pytest.mark.slow
