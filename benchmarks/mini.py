@@ -46,7 +46,7 @@ from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import Grid
 from omnihuman_jax.inference.generator import Generator, Request
 from omnihuman_jax.inference.request import scales
-from omnihuman_jax.models.building import FLOAT32
+from omnihuman_jax.models.building import FLOAT32, Precision
 from omnihuman_jax.models.mini import find
 from omnihuman_jax.puppets import captions, colour_reading, lips, palette, plan, scoring
 from omnihuman_jax.puppets.figure import Figure
@@ -137,12 +137,13 @@ def film(
     steps: int | None,
     wanted: tuple[float | None, float | None],
     ceiling: bool = False,
+    precision: Precision = FLOAT32,
 ) -> tuple[Film, Any]:
     """What makes the videos, and where the model comes from."""
     if model == "drawn":
         return lambda case, given, seed: case.drawn(), {"drawn": True}
     directory = find(model)
-    generator = Generator(directory, kept={})
+    generator = Generator(directory, precision, kept={})
     if ceiling:
         return functools.partial(_through, generator), dict(directory.manifest.provenance)
     defaults = directory.manifest.sampling

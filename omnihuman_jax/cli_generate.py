@@ -23,7 +23,7 @@ EPILOG = """examples:
   omnihuman generate --model models/wan-1.3b --text "a singer on a stage" --size 480x832 --frames 81
 """
 DRIVES = ("auto", "text", "audio", "pose", "audio+pose")  # inference/activation.py, `Drive`
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "int8", "float8")  # models/building.py
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,7 +138,8 @@ def _add_sampling(add: Callable[..., Any]) -> None:
         "--precision",
         choices=PRECISIONS,
         default="auto",
-        help="of weights and matmuls; auto is float32 on CPU, else bfloat16 (default: auto)",
+        help="of weights and matmuls; auto is float32 on CPU, else bfloat16; int8 and float8 are "
+        "bfloat16 with the transformer's linear layers in 8 bits (default: auto)",
     )
 
 
@@ -149,7 +150,7 @@ def run(args: argparse.Namespace) -> None:
 
     from omnihuman_jax.inference.generator import Generator
     from omnihuman_jax.inference.request import Wish, prepare
-    from omnihuman_jax.models.building import FLOAT32, Precision
+    from omnihuman_jax.models.building import PRECISIONS as KNOWN
     from omnihuman_jax.models.mini import find
 
     model = find(args.model)
@@ -164,10 +165,8 @@ def run(args: argparse.Namespace) -> None:
             raise InputError(f"--out is the .mp4 to write, got {out}.")
     # Everything is read and checked before the first video is made.
     requests = [(prepare(Wish(**wish), model), out) for wish, out in wishes]
-    full = args.precision == "float32" or (
-        args.precision == "auto" and jax.default_backend() == "cpu"
-    )
-    precision = FLOAT32 if full else Precision(jax.numpy.bfloat16, jax.numpy.bfloat16)
+    auto = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    precision = KNOWN[auto if args.precision == "auto" else args.precision]
     generator = Generator(model, precision, kept=None if len(requests) == 1 else {})
     results = [_one(generator, request, out, args) for request, out in requests]
     if args.json:

@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,19 +15,33 @@ from jax.typing import DTypeLike
 
 from omnihuman_jax.attention import LSE, OUT
 from omnihuman_jax.mesh import shardings
+from omnihuman_jax.models import low_precision
 
 Remat = Literal["none", "full", "dots", "attention"]
 
 
 @dataclass(frozen=True)
 class Precision:
-    """The two dtypes that are configured; what must be float32 is float32 wherever it stands."""
+    """The two dtypes that are configured; what must be float32 is float32 wherever it stands.
+
+    `linears` is for inference: the linear layers of the transformer's blocks keep their weights in 8 bits
+    and multiply in 8 bits (low_precision.py). Networks other than the transformer take no notice of it.
+    """
 
     params: DTypeLike = jnp.float32  # what is stored, and what the optimizer updates
     compute: DTypeLike = jnp.bfloat16  # matmuls and convolutions
+    linears: low_precision.Kind | None = None
 
 
 FLOAT32 = Precision(jnp.float32, jnp.float32)
+# What networks run at, by the name that a user gives; training has float32 parameters instead.
+PRECISIONS: Mapping[str, Precision] = {
+    "float32": FLOAT32,
+    "bfloat16": Precision(jnp.bfloat16, jnp.bfloat16),
+    "int8": Precision(jnp.bfloat16, jnp.bfloat16, "int8"),
+    "float8": Precision(jnp.bfloat16, jnp.bfloat16, "float8"),
+}
+SCALE = "_scale"  # behind the path of a kernel in 8 bits: its scales
 
 
 def param(
@@ -42,12 +56,14 @@ def param(
 
 
 class Linear(nnx.Linear):
-    """A linear layer that may gain a low-rank adapter (training/lora.py).
+    """A linear layer that may gain a low-rank adapter (training/lora.py), or weights in 8 bits (`lower`).
 
     Attributes:
+        kernel_scale: "O", of a kernel in 8 bits; None for one that is what it says.
         lora_a, lora_b: "I r" and "r O", or None: the layer then adds lora_scale x A B.
     """
 
+    kernel_scale: Any = None
     lora_a: Any = None
     lora_b: Any = None
     lora_scale: float = 0.0
@@ -58,11 +74,18 @@ class Linear(nnx.Linear):
         return Precision(self.param_dtype, self.dtype or self.param_dtype)
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
-        y = super().__call__(inputs, out_sharding)
+        plain = self.kernel_scale is None
+        y = super().__call__(inputs, out_sharding) if plain else self._in_8_bits(inputs)
         if self.lora_a is None:
             return y
         a, b = (part[...].astype(y.dtype) for part in (self.lora_a, self.lora_b))
         return y + self.lora_scale * jnp.matmul(jnp.matmul(inputs.astype(y.dtype), a), b)
+
+    def _in_8_bits(self, inputs: jax.Array) -> jax.Array:
+        y = low_precision.product(inputs, self.kernel[...], self.kernel_scale[...])
+        if self.bias is not None:
+            y = y + jnp.expand_dims(self.bias[...].astype(jnp.float32), range(y.ndim - 1))
+        return y.astype(self.param_precision.compute)
 
 
 def linear(
@@ -91,6 +114,16 @@ def linear(
     )
 
 
+def lower(module: Any, kind: low_precision.Kind) -> None:
+    """Keep the kernels of all linear layers of `module` (stacked or not) in 8 bits, for inference."""
+    for _, layer in nnx.iter_graph(module):
+        if isinstance(layer, Linear):
+            codes, scale = low_precision.encode(layer.kernel[...], kind)
+            target = layer.kernel.get_metadata()["axes"][-1]
+            layer.kernel = layer.kernel.replace(codes)
+            layer.kernel_scale = nnx.Param(scale, axes=(target,))
+
+
 def create(make: Callable[[nnx.Rngs], Any], seed: int = 0, mesh: Mesh | None = None) -> Any:
     """The network that `make` builds, initialised in one compiled program, already sharded on `mesh`."""
     abstract = nnx.eval_shape(lambda: make(nnx.Rngs(seed)))
@@ -111,6 +144,8 @@ def arbitrary(make: Callable[[nnx.Rngs], Any], seed: int = 0) -> Any:
     abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
     params = {}
     for path, leaf in flat(abstract).items():
+        if path.endswith(SCALE):
+            continue  # comes with its kernel
         random = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(path.encode())]))
         value = random.standard_normal(leaf.shape, np.float32)
         name = path.rsplit("/", 1)[-1]
@@ -118,7 +153,11 @@ def arbitrary(make: Callable[[nnx.Rngs], Any], seed: int = 0) -> Any:
             value *= math.prod(leaf.shape[-2:-1]) ** -0.5
         else:
             value = 0.05 * value + (name in ("scale", "weight", "gamma"))
-        params[path] = jnp.asarray(value, leaf.dtype)
+        if kind := low_precision.kind_of(leaf.dtype):
+            codes, scale = low_precision.encode(jnp.asarray(value), kind)
+            params |= {path: codes, path + SCALE: scale}
+        else:
+            params[path] = jnp.asarray(value, leaf.dtype)
     return with_params(abstract, params)
 
 

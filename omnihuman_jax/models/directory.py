@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
@@ -24,9 +25,9 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from omnihuman_jax import mesh as meshes
 from omnihuman_jax import orbax_layout, storage, torch_files
 from omnihuman_jax.errors import InputError
+from omnihuman_jax.models import low_precision, umt5
 from omnihuman_jax.models import manifest as manifests
-from omnihuman_jax.models import umt5
-from omnihuman_jax.models.building import FLOAT32, Precision, flat, with_params
+from omnihuman_jax.models.building import FLOAT32, SCALE, Precision, flat, with_params
 from omnihuman_jax.models.manifest import KINDS, SAMPLING, Manifest, Weights
 from omnihuman_jax.orbax_layout import stored_paths
 
@@ -36,11 +37,16 @@ SAFETENSORS = "weights.safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class LazyArray:
-    """A parameter on disk: `array[3]` or `array[3, :, 5:9]` reads that part (and its chunks)."""
+    """A parameter on disk: `array[3]` or `array[3, :, 5:9]` reads that part (and its chunks).
+
+    Attributes:
+        rows: of the first axis that lie in one chunk, and so are best read at once.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     read: Callable[[Any], np.ndarray]
+    rows: int
 
     @property
     def nbytes(self) -> int:
@@ -80,7 +86,8 @@ class ModelDirectory:
 
         Args:
             name: "dit", "vae", "text_encoder" or "audio_encoder".
-            precision: weights are cast to `precision.params` while they are read.
+            precision: weights are cast to `precision.params` while they are read, and kernels that it
+                keeps in 8 bits are so a few layers at a time: never is there more of them unquantised.
             mesh: where they lie, by the table in mesh.py; None for the first device.
             config: another config whose network has all parameters of the stored one and more (the
                 omni-conditions, say); the others start as they do in a new network of this seed.
@@ -98,7 +105,8 @@ class ModelDirectory:
         safetensors = self.manifest.weights[name] == "safetensors"
         found = set(_stored_safetensors(folder) if safetensors else stored_paths(folder))
         strangers = found - targets.keys()
-        missing = targets.keys() - found
+        lowered = {path for path in found & targets.keys() if path + SCALE in targets}
+        missing = targets.keys() - found - {path + SCALE for path in lowered}
         if strangers or (missing and config is None):
             odd = ", ".join(sorted(strangers or missing)[:4])
             raise InputError(
@@ -108,7 +116,10 @@ class ModelDirectory:
         read = _read_safetensors if safetensors else _read_orbax
         try:
             # In an order that all processes of a run agree on: each parameter is work for all of them.
-            params = read(folder, {path: targets[path] for path in sorted(found)})
+            params = read(folder, {path: targets[path] for path in sorted(found - lowered)})
+            arrays = self.arrays(name) if lowered else {}
+            for path in sorted(lowered):
+                params |= _lowered(path, arrays[path], targets)
         except ValueError as why:
             line = str(why).partition("\n")[0]  # Orbax tells much more
             raise InputError(f"The weights in {folder} do not fit: {line}") from why
@@ -122,11 +133,21 @@ class ModelDirectory:
         folder = storage.join(self.path, name)
         if self.manifest.weights[name] == "safetensors":
             return {
-                path: LazyArray(tensor.shape, tensor.dtype, functools.partial(_index, tensor))
+                path: LazyArray(
+                    tensor.shape,
+                    tensor.dtype,
+                    functools.partial(_index, tensor),
+                    rows=math.prod(tensor.shape[:1]),
+                )
                 for path, tensor in _safetensors(folder).tensors.items()
             }
         return {
-            path: LazyArray(array.shape, array.dtype.numpy_dtype, functools.partial(_read, array))
+            path: LazyArray(
+                array.shape,
+                array.dtype.numpy_dtype,
+                functools.partial(_read, array),
+                rows=math.prod(array.chunk_layout.read_chunk.shape[:1]),
+            )
             for path, array in orbax_layout.open_arrays(folder).items()
         }
 
@@ -189,7 +210,7 @@ def save(
         overwrite: replace a model directory that is already there.
 
     Raises:
-        InputError: `path` is taken.
+        InputError: `path` is taken, or a network is in 8 bits.
     """
     draft = start(path, overwrite=overwrite)
     for name, network in networks.items():
@@ -248,6 +269,8 @@ def replace(
 
 
 def _write(folder: str, network: Any, weights: Weights) -> None:
+    if any(path.endswith(SCALE) for path in flat(network)):
+        raise InputError("A network in 8 bits is not saved; save what it was loaded from.")
     if weights == "orbax":
         with ocp.StandardCheckpointer() as checkpointer:
             target = folder if storage.is_remote(folder) else str(Path(folder).absolute())
@@ -357,9 +380,16 @@ def _read_orbax(folder: str, targets: Mapping[str, jax.ShapeDtypeStruct]) -> dic
     # wait, uncast, beside the network. (Orbax refuses an array that is not below the limit.)
     largest = max((4 * math.prod(target.shape) for target in targets.values()), default=0)
     limit = 1 + int(1.1 * largest / 1e9)
-    with ocp.StandardCheckpointer(restore_concurrent_gb=limit) as checkpointer:
+    wanted = _nested(targets)
+    restore = ocp.args.PyTreeRestore(
+        item=wanted,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+        partial_restore=True,
+    )
+    handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=limit)
+    with ocp.Checkpointer(handler) as checkpointer:
         source = folder if storage.is_remote(folder) else str(Path(folder).absolute())
-        tree = checkpointer.restore(source, _nested(targets))
+        tree = checkpointer.restore(source, args=restore)
     found: dict[str, jax.Array] = {}
     for path in targets:
         node = tree
@@ -390,6 +420,30 @@ def _read_safetensors(
                 raise ValueError(f"{path} is {value.shape}, the network needs {target.shape}.")
             found[path] = _placed(value.astype(target.dtype), target.sharding)
     return found
+
+
+def _lowered(
+    path: str, array: LazyArray, targets: Mapping[str, jax.ShapeDtypeStruct]
+) -> dict[str, jax.Array]:
+    """A stacked kernel in 8 bits and its scales, read and quantised a few layers at a time."""
+    names = (path, path + SCALE)
+    if array.shape != targets[path].shape:
+        raise ValueError(f"{path} is {array.shape}, the network needs {targets[path].shape}.")
+    where = tuple(targets[name].sharding for name in names)
+    kind = low_precision.kind_of(targets[path].dtype)
+    empty = lambda: tuple(jnp.zeros(targets[n].shape, targets[n].dtype) for n in names)
+    made = jax.jit(empty, out_shardings=where)()
+    put = jax.jit(functools.partial(_put, kind=kind), donate_argnums=0, out_shardings=where)
+    for start in range(0, len(array), array.rows):
+        layers = _placed(array[start : start + array.rows], where[0])
+        made = put(made, layers, start)
+    return dict(zip(names, made, strict=True))
+
+
+def _put(made: Any, layers: jax.Array, start: Any, *, kind: low_precision.Kind) -> Any:
+    new = low_precision.encode(layers, kind)
+    pairs = zip(made, new, strict=True)
+    return tuple(jax.lax.dynamic_update_slice_in_dim(a, b, start, 0) for a, b in pairs)
 
 
 def _placed(value: np.ndarray, where: Any) -> jax.Array:

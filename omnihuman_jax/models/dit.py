@@ -20,7 +20,7 @@ from omnihuman_jax.attention import attention, shares_context
 from omnihuman_jax.conditions import Conditions
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import PATCH, TEMPORAL
-from omnihuman_jax.models.building import Precision, Remat, linear, param, scan, stack
+from omnihuman_jax.models.building import Precision, Remat, linear, lower, param, scan, stack
 from omnihuman_jax.models.conditioner import (
     AudioConfig,
     AudioProjector,
@@ -255,6 +255,8 @@ class OmniHumanDiT(nnx.Module):
         self.time_out = linear(width, width, "embed heads", exact, rngs)
         self.time_projection = linear(width, 6 * width, "embed heads", exact, rngs)
         self.blocks = stack(lambda r: Block(config, precision, rngs=r), config.layers, rngs)
+        if precision.linears is not None:
+            lower(self.blocks, precision.linears)
         spread = nnx.initializers.normal(width**-0.5)
         self.head_modulation = param((2, width), "_ embed", precision, rngs, spread)
         outputs = PATCH * PATCH * config.channels

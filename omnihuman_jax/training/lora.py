@@ -16,7 +16,7 @@ from flax import nnx
 
 from omnihuman_jax import storage
 from omnihuman_jax.errors import InputError
-from omnihuman_jax.models.building import Linear, param
+from omnihuman_jax.models.building import SCALE, Linear, param
 from omnihuman_jax.models.dit import DiTConfig, torch_rules
 from omnihuman_jax.training import patterns
 from omnihuman_jax.training.task import Params
@@ -93,7 +93,15 @@ def _add(layer: Linear, lora: LoRA, rngs: nnx.Rngs) -> None:
 
 
 def merged(params: Params, lora: LoRA) -> Params:
-    """The parameters of the plain network that computes the same: W + (alpha / rank) A B, in float32."""
+    """The parameters of the plain network that computes the same: W + (alpha / rank) A B, in float32.
+
+    Raises:
+        InputError: the weights are in 8 bits, which have no room for the sum.
+    """
+    if odd := [path for path in params if path.endswith(KERNEL + SCALE)]:
+        raise InputError(
+            f"An adapter is merged before weights are put into 8 bits, not after ({odd[0]})."
+        )
     plain = {path: value for path, value in params.items() if not of_adapter(path)}
     for path in params:
         if path.endswith(f"/{A}"):
