@@ -1,0 +1,57 @@
+"""What the server answers at all. Gradio has many more routes than one page needs; those are closed."""
+
+import re
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+type Scope = dict[str, Any]
+type App = Callable[[Scope, Any, Any], Awaitable[None]]
+
+FILE = "/gradio_api/file="
+# What the page asks for, seen in a browser.
+OPEN = re.compile(
+    r"/|/config|/theme\.css|/assets/.+|/static/.+|/favicon\.ico|/manifest\.json|/robots\.txt"
+    r"|/gradio_api/(upload|upload_progress|queue/join|queue/data|run/predict|cancel|reset|app_id"
+    r"|startup-events|heartbeat/[\w-]+)/?"
+)
+
+
+class Guard:
+    """Answers 403 to any path but those of the page, and to any file outside of its folder.
+
+    Args:
+        folder: the only one that files are read from.
+        hosts: names by which the server may be called; None for any. A page of another site may
+            resolve to this machine, but cannot hide the name that it was called by.
+    """
+
+    def __init__(self, app: App, folder: Path, hosts: Collection[str] | None) -> None:
+        self._app, self._folder, self._hosts = app, folder.resolve(), hosts
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and self._allows(scope)):
+            await self._app(scope, receive, send)
+            return
+        headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        await send({"type": "http.response.start", "status": 403, "headers": headers})
+        await send({"type": "http.response.body", "body": b"This server has no such page."})
+
+    def _allows(self, scope: Scope) -> bool:
+        path = scope["path"]
+        if self._hosts is not None:
+            called = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+            if re.sub(r":\d+$", "", called) not in self._hosts:
+                return False
+        if path.startswith(FILE):
+            return self._inside(path.removeprefix(FILE))
+        return OPEN.fullmatch(path) is not None and ".." not in path
+
+    def _inside(self, name: str) -> bool:
+        """Whether it is a file of the folder, links followed."""
+        try:
+            file = Path(unquote(name)).resolve()
+        except (OSError, ValueError, RuntimeError):
+            return False
+        return file == Path(name).resolve() and file.is_relative_to(self._folder)
