@@ -28,7 +28,7 @@ USUAL_SLACK = 0.25
 
 
 def read_audio(
-    path: AnyPath, rate: int = 16_000, most_seconds: float = MOST_SECONDS
+    path: AnyPath, rate: int = 16_000, most_seconds: float | None = None
 ) -> Float32[np.ndarray, "samples"]:
     """The first sound track, `rate` samples a second, within [-1, 1]; the mean of its channels.
 
@@ -37,11 +37,12 @@ def read_audio(
     that was cut is taken for its end. An hour at 16 kHz takes 230 MB.
 
     Raises:
-        InputError: no sound in it, damaged, longer than `most_seconds`, which is 6 hours.
+        InputError: no sound in it, damaged, longer than `most_seconds`, or than 6 hours.
     """
     if rate not in RATES:
         raise InputError(f"A rate lies between {RATES.start} and {RATES.stop - 1} Hz, got {rate}.")
     file = existing(path, WANT)
+    most_seconds = most_seconds or MOST_SECONDS
     chunks: list[np.ndarray] = []
     samples = 0
     for chunk in _mono(path, file, rate):

@@ -27,12 +27,13 @@ THEME = gr.themes.Default(
 CSS = """
 .gradio-container { max-width: 1120px !important; margin: 0 auto !important; }
 footer { display: none !important; }
+#head, #status, #notes, #link { padding: 0 !important; }
 .oh-head h1 { font-size: 1.6rem; font-weight: 650; margin: 0; letter-spacing: -.01em; }
 .oh-head p { margin: .15rem 0 0; color: var(--body-text-color-subdued); }
 .oh-card { border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg);
   background: var(--block-background-fill); padding: .9rem 1.1rem; }
 .oh-card p { margin: 0; }
-.oh-quiet { color: var(--body-text-color-subdued); }
+.oh-quiet p { color: var(--body-text-color-subdued); }
 .oh-wrong { border-color: #dc2626; border-left-width: 4px; }
 .oh-line { display: flex; justify-content: space-between; gap: 1rem; font-size: .92rem; }
 .oh-line span { color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
@@ -43,6 +44,7 @@ footer { display: none !important; }
   transition: width .3s; }
 .oh-bar:last-child { margin-bottom: .1rem; }
 .oh-notes { margin: 0; padding-left: 1.1rem; font-size: .9rem; color: var(--body-text-color-subdued); }
+.oh-notes li { color: inherit; margin: .15rem 0; }
 .oh-notes a { color: var(--link-text-color); text-decoration: underline; }
 #video video { max-height: 460px; }
 """

@@ -33,18 +33,18 @@ def page(studio: Studio) -> gr.Blocks:
     """The whole page."""
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     with Page(title=look.TITLE, analytics_enabled=False) as blocks:
-        gr.HTML(look.head(studio.name, results.limits(studio.model)))
+        gr.HTML(look.head(studio.name, results.limits(studio.model)), elem_id="head")
         with gr.Row(equal_height=False):
-            with gr.Column(scale=5):
-                fields, example = _inputs(studio)
             with gr.Column(scale=6):
+                fields, example = _inputs(studio)
+            with gr.Column(scale=5):
                 status = gr.HTML(look.quiet(READY), elem_id="status")
                 video = gr.Video(
                     label="Video", interactive=False, visible=False, autoplay=True, elem_id="video",
                     buttons=["download"],
                 )  # fmt: skip
                 notes = gr.HTML(visible=False, elem_id="notes")
-                link = gr.HTML(visible=False)
+                link = gr.HTML(visible=False, elem_id="link")
                 with gr.Accordion("Settings", open=False, visible=False) as details:
                     command = gr.Code(
                         label="The same on the command line", language="shell", interactive=False,
@@ -81,22 +81,24 @@ def _inputs(studio: Studio) -> tuple[dict[str, Any], gr.Button]:
     with gr.Row(equal_height=True):
         fields["reference"] = gr.Image(
             label="Portrait", type="filepath", sources=["upload", "webcam", "clipboard"], height=250,
-            elem_id="portrait", buttons=[], min_width=200,
+            elem_id="portrait", buttons=[], scale=3, min_width=180,
         )  # fmt: skip
         # The file as it is: we read it, and say what is wrong with it. (Of a subclass with a method of
         # its own Gradio would write a .pyi into this folder.)
         fields["reference"].preprocess = lambda file: None if file is None else file.path
         fields["audio"] = gr.Audio(
             label="Voice", type="filepath", sources=["upload", "microphone"], editable=False,
-            elem_id="voice", buttons=[], min_width=200,
+            elem_id="voice", buttons=[], scale=4, min_width=240,
         )  # fmt: skip
     fields["text"] = gr.Textbox(
         label="Text", placeholder="What is seen and done", lines=2, elem_id="text"
     )
     with gr.Row():
-        fields["make"] = gr.Button("Make the video", variant="primary", scale=3, elem_id="make")
-        fields["stop"] = gr.Button("Stop", visible=False, scale=1, elem_id="stop")
-        example = gr.Button("Fill in an example", scale=2, elem_id="example")
+        fields["make"] = gr.Button(
+            "Make the video", variant="primary", scale=2, min_width=160, elem_id="make"
+        )
+        fields["stop"] = gr.Button("Stop", visible=False, scale=2, min_width=160, elem_id="stop")
+        example = gr.Button("Fill in an example", scale=1, min_width=160, elem_id="example")
     with gr.Accordion("More settings", open=False, elem_id="more"):
         with gr.Row():
             fields["seconds"] = _number(
@@ -141,7 +143,7 @@ def _form(values: tuple[Any, ...]) -> Form:
 async def _views(studio: Studio, form: Form) -> AsyncIterator[list[Any]]:
     """What the right side shows, from the click to the video: values of `shown` in `page`."""
     hidden = gr.update(visible=False)
-    idle = [gr.update(interactive=True), hidden, ""]
+    idle = [gr.update(visible=True, interactive=True), hidden, ""]
     yield [
         look.quiet("Checking the inputs …"), gr.update(value=None, visible=False), hidden, hidden,
         hidden, gr.skip(), gr.skip(), gr.update(interactive=False), hidden, "",
@@ -152,10 +154,12 @@ async def _views(studio: Studio, form: Form) -> AsyncIterator[list[Any]]:
         yield [look.wrong(studio.told(why)), *[gr.skip()] * 6, *idle]
         return
     job = submitted.result()
+    known = results.limits(studio.model)  # stands at the top of the page
+    said = look.notes([note for note in job.notes if note != known])
     try:
         yield [
-            look.line(studio.look(job)), gr.skip(), gr.update(value=look.notes(job.notes), visible=True),
-            gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.update(visible=True), job.name,
+            look.line(studio.look(job)), gr.skip(), gr.update(value=said, visible=True),
+            gr.skip(), gr.skip(), gr.skip(), gr.skip(), hidden, gr.update(visible=True), job.name,
         ]  # fmt: skip
         async for status, part in _progress(studio, job):
             yield [status, part, *[gr.skip()] * 8]
