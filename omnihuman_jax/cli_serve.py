@@ -11,7 +11,7 @@ import tempfile
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omnihuman_jax.errors import InputError
 
@@ -26,7 +26,7 @@ EPILOG = """examples:
 """
 PRECISIONS = ("auto", "float32", "bfloat16")
 SWEEP = 600.0  # seconds between two looks for old files
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +107,7 @@ def run(args: argparse.Namespace) -> None:
         InputError: a limit, an address or a model that cannot work; Gradio is not installed.
     """
     _check(args)
+    port = _free(args.host, args.port)
     with ExitStack() as stack:
         if args.work is None:
             work = stack.enter_context(tempfile.TemporaryDirectory(prefix="omnihuman-serve-"))
@@ -116,10 +117,13 @@ def run(args: argparse.Namespace) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as why:
-            raise InputError(f"--work {args.work} cannot be written to ({why}).") from why
+            raise InputError(f"--work {work} cannot be written to ({why.strerror}).") from why
         _environment(folder)
-        studio = _studio(args, folder)
-        _serve(args, studio, folder)
+        whole = _serve(args, _studio(args, folder), folder, port)
+    if not whole:  # in the middle of a long step; Python would wait for its end
+        print("omnihuman serve: interrupted.", file=sys.stderr, flush=True)
+        os._exit(130)
+    raise KeyboardInterrupt
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -178,7 +182,8 @@ def _studio(args: argparse.Namespace, folder: Path) -> "Studio":
     return Studio(args.model, Generator(model, precision, kept={}), limits, Shelf(folder))
 
 
-def _serve(args: argparse.Namespace, studio: "Studio", folder: Path) -> None:
+def _serve(args: argparse.Namespace, studio: "Studio", folder: Path, port: int) -> bool:
+    """Serve until a signal; whether everything came to its end then."""
     from starlette.middleware import Middleware
 
     from omnihuman_jax.web import look
@@ -193,8 +198,8 @@ def _serve(args: argparse.Namespace, studio: "Studio", folder: Path) -> None:
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, lambda *_: ended.set())
     _, url, _ = blocks.launch(
-        server_name=args.host,
-        server_port=_free(args.host, args.port),
+        server_name=f"[{args.host}]" if ":" in args.host else args.host,
+        server_port=port,
         prevent_thread_lock=True,
         quiet=True,
         share=False,
@@ -219,17 +224,9 @@ def _serve(args: argparse.Namespace, studio: "Studio", folder: Path) -> None:
     print(json.dumps({"url": url}) if args.json else f"The page is at {url}", flush=True)
     while not ended.wait(SWEEP):
         studio.sweep()
-    _end(blocks, studio)
-
-
-def _end(blocks: Any, studio: "Studio") -> None:
-    """Stop what runs, then the server; then say to the command line that it was interrupted."""
     whole = studio.close()
     blocks.close(verbose=False)
-    if not whole:  # a step of a large model: nothing is written by it, so nothing is lost
-        print("omnihuman serve: interrupted.", file=sys.stderr, flush=True)
-        os._exit(130)
-    raise KeyboardInterrupt
+    return whole
 
 
 def _free(host: str, port: int) -> int:

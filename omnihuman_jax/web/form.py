@@ -104,8 +104,8 @@ class Form:
                 value = os.path.basename(value)
             elif field.name == "size":
                 value = f"{value[0]}x{value[1]}"
-            shown = f"{value:g}" if isinstance(value, float) else str(value)
-            words += [f"--{field.name.replace('_', '-')}", shown]
+            flag, shown = f"--{field.name.replace('_', '-')}", str(value)
+            words += [f"{flag}={shown}"] if shown.startswith("-") else [flag, shown]
         return " ".join(map(shlex.quote, words))
 
     def settings(self, name: str, model: ModelDirectory, request: Request) -> dict[str, Any]:
