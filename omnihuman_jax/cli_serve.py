@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as why:
             raise InputError(f"--work {work} cannot be written to ({why.strerror}).") from why
-        _environment(folder)
+        _environment(folder, args.host)
         whole = _serve(args, _studio(args, folder), folder, port)
     if not whole:  # in the middle of a long step; Python would wait for its end
         print("omnihuman serve: interrupted.", file=sys.stderr, flush=True)
@@ -139,8 +139,9 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--queue is 0 or more, got {args.queue}.")
 
 
-def _environment(folder: Path) -> None:
+def _environment(folder: Path, host: str) -> None:
     """What Gradio reads when it is imported: it tells nobody of us, and keeps its files in the folder."""
+    near = ",".join(filter(None, [os.environ.get("NO_PROXY"), *LOOPBACK[:3], host]))
     os.environ |= {
         "GRADIO_ANALYTICS_ENABLED": "False",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -149,6 +150,8 @@ def _environment(folder: Path) -> None:
         "GRADIO_RUN_HISTORY": "False",
         "GRADIO_SSR_MODE": "False",
         "GRADIO_MCP_SERVER": "False",
+        "NO_PROXY": near,  # it asks the server whether it is up, which no proxy knows
+        "no_proxy": near,
     }
     # Settings of other Gradio servers of this user do not open anything here.
     for name in ("GRADIO_ALLOWED_PATHS", "GRADIO_SHARE", "GRADIO_ROOT_PATH", "GRADIO_NUM_WORKERS"):

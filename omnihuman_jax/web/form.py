@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -18,6 +19,13 @@ from omnihuman_jax.web.limits import MOST_TEXT
 FILES = ("reference", "audio", "pose")
 DRIVES: tuple[str, ...] = get_args(Drive)
 SAMPLERS = tuple(samplers.SAMPLERS)
+NUMBERS: dict[str, type[int] | type[float]] = {
+    "seconds": float,
+    "seed": int,
+    "steps": int,
+    "text_guidance": float,
+    "audio_guidance": float,
+}
 # What fields are called on the page, for messages that speak of flags.
 WORDS = {
     "reference": "portrait",
@@ -52,6 +60,24 @@ class Form:
     text_guidance: float | None = None
     audio_guidance: float | None = None
 
+    @classmethod
+    def typed(cls, fields: Mapping[str, Any]) -> "Form":
+        """The form of what stands in the fields of the page: numbers are text there, or nothing is.
+
+        Raises:
+            InputError: a text that is no number.
+        """
+        given = {name: value for name, value in fields.items() if value not in (None, "")}
+        for name, kind in NUMBERS.items():
+            if isinstance(said := given.get(name), str):
+                try:
+                    given[name] = kind(said.replace(",", "."))
+                except ValueError:
+                    what = WORDS.get(name.replace("_", "-"), name)
+                    whole = "whole number" if kind is int else "number"
+                    raise InputError(f"The {what} is a {whole}, got {said[:40]!r}.") from None
+        return cls(**given)
+
     @property
     def empty(self) -> bool:
         """Whether nothing is given that a video could be made of."""
@@ -83,8 +109,8 @@ class Form:
             text=self.text.strip() or None,
             negative_text=self.negative_text.strip() or None,
             seconds=_positive("The length", self.seconds),
-            seed=int(self.seed or 0),
-            steps=None if self.steps is None else int(self.steps),
+            seed=self.seed,
+            steps=self.steps,
             size=_size(self.size),
             drive=self.drive,  # type: ignore[arg-type]
             sampler=self.sampler,

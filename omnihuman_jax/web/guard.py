@@ -23,8 +23,8 @@ class Guard:
 
     Args:
         folder: the only one that files are read from.
-        hosts: names by which the server may be called; None for any. A page of another site may
-            resolve to this machine, but cannot hide the name that it was called by.
+        hosts: names by which the server may be called; None for any. A page of another site can make
+            a browser on this machine ask, but cannot hide its own name.
     """
 
     def __init__(self, app: App, folder: Path, hosts: Collection[str] | None) -> None:
@@ -39,10 +39,14 @@ class Guard:
         await send({"type": "http.response.body", "body": b"This server has no such page."})
 
     def _allows(self, scope: Scope) -> bool:
-        path = scope["path"]
+        path, headers = scope["path"], dict(scope["headers"])
         if self._hosts is not None:
-            called = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-            if re.sub(r":\d+$", "", called) not in self._hosts:
+            called = headers.get(b"host", b"").decode("latin-1")
+            asking = headers.get(b"origin", b"http://" + called.encode()).decode("latin-1")
+            names = {
+                re.sub(r":\d+$", "", name.partition("://")[2]) for name in (f"://{called}", asking)
+            }
+            if not names <= set(self._hosts):
                 return False
         if path.startswith(FILE):
             return self._inside(path.removeprefix(FILE))

@@ -18,6 +18,8 @@ THEME = gr.themes.Default(
     font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
 ).set(
     body_background_fill="*neutral_50",
+    body_text_color_subdued="*neutral_500",
+    block_label_text_color="*neutral_600",
     block_shadow="none",
     block_border_color="*neutral_200",
     button_primary_background_fill="*primary_600",
@@ -27,7 +29,9 @@ THEME = gr.themes.Default(
 CSS = """
 .gradio-container { max-width: 1120px !important; margin: 0 auto !important; }
 footer { display: none !important; }
-#head, #status, #notes, #link { padding: 0 !important; }
+#head, #status, #notes, #link,
+#head > *, #status > *, #notes > *, #link > * { padding: 0 !important; margin: 0; }
+button { white-space: nowrap; }
 .oh-head h1 { font-size: 1.6rem; font-weight: 650; margin: 0; letter-spacing: -.01em; }
 .oh-head p { margin: .15rem 0 0; color: var(--body-text-color-subdued); }
 .oh-card { border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg);
@@ -45,7 +49,7 @@ footer { display: none !important; }
 .oh-bar:last-child { margin-bottom: .1rem; }
 .oh-notes { margin: 0; padding-left: 1.1rem; font-size: .9rem; color: var(--body-text-color-subdued); }
 .oh-notes li { color: inherit; margin: .15rem 0; }
-.oh-notes a { color: var(--link-text-color); text-decoration: underline; }
+.oh-notes a { margin: 0; padding: 0; color: var(--link-text-color); text-decoration: underline; }
 #video video { max-height: 460px; }
 """
 PHASES = {
@@ -61,7 +65,7 @@ def head(model: str, known: str | None) -> str:
         f"Model: {html.escape(os.path.basename(model.rstrip('/')) or model)}."
     )
     if known:
-        said += " " + html.escape(known)
+        said += " " + html.escape(_plain(known))
     return f'<div class="oh-head"><h1>{TITLE}</h1><p>{said}</p></div>'
 
 
@@ -90,9 +94,7 @@ def bars(job: Job) -> str:
 
 def notes(said: Sequence[str]) -> str:
     """What to know before looking at the video."""
-    rows = "".join(
-        f"<li>{html.escape(one.removeprefix('Note: ').capitalize())}</li>" for one in said
-    )
+    rows = "".join(f"<li>{html.escape(_plain(one))}</li>" for one in said)
     return f'<ul class="oh-notes">{rows}</ul>'
 
 
@@ -103,6 +105,11 @@ def link(name: str, hours: float) -> str:
         f'<ul class="oh-notes"><li><a id="repeat" href="{where}">Link to repeat this</a> or to change '
         f"it: inputs, settings and video, kept {hours:g} hours while the server runs.</li></ul>"
     )
+
+
+def _plain(note: str) -> str:
+    said = note.removeprefix("Note: ")
+    return said[:1].upper() + said[1:]
 
 
 def _bar(said: str, phase: Phase | None) -> str:

@@ -74,6 +74,7 @@ class Job:
         settings: everything that makes it.
         command: the command line that makes the same.
         part: the newest part to look at, and from which to which second.
+        spent: seconds that it took.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Job:
     future: Future[Path] = field(default_factory=Future)
     phases: dict[str, Phase] = field(default_factory=dict)
     part: tuple[Path, float, float] | None = None
+    spent: float = 0.0
     stop: threading.Event = field(default_factory=threading.Event)
     looked: float = field(default_factory=time.monotonic)
     _at: float = 0.0
@@ -97,6 +99,14 @@ class Job:
         """Whether it ended because it was to end."""
         return self.done and (
             self.future.cancelled() or isinstance(self.future.exception(), StopRequested)
+        )
+
+    def said(self) -> str:
+        """One line on a video that is made."""
+        made = self.settings
+        return (
+            f"{made['frames']} frames of {made['height']}x{made['width']}, {made['seconds']:g} s, "
+            f"made in {max(1, round(self.spent))} s."
         )
 
     def report(self, phase: str, done: int, total: int) -> None:
@@ -231,11 +241,13 @@ class Studio:
 
     def _make(self, job: Job, filled: Form) -> Path:
         job.go_on()
+        began = time.monotonic()
         request = prepare(filled.wish(), self.model)  # again: a line of decoded sounds is large
         out = self.shelf.video(job.name)
         generate = lambda: self._parts(job, request, self._generator(request, job.report))
         results.write(generate, request, str(out))
         out.with_suffix(".json").write_text(json.dumps(job.settings, indent=1))
+        job.spent = time.monotonic() - began
         return out
 
     def _parts(

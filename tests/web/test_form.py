@@ -51,6 +51,23 @@ def test_a_field_that_cannot_be_is_refused(change, says):
         dataclasses.replace(FULL, **change).wish()
 
 
+def test_fields_are_text_and_an_empty_one_is_the_usual():
+    typed = Form.typed({"steps": "12", "seconds": "1,5", "seed": "", "text": None, "size": "64x64"})
+    assert typed == Form(steps=12, seconds=1.5, size="64x64")
+
+
+@pytest.mark.parametrize(
+    "field, says",
+    [
+        ({"steps": "many"}, "The steps is a whole number, got 'many'"),
+        ({"seconds": "1 min"}, "The length is a number, got '1 min'"),
+    ],
+)
+def test_a_text_that_is_no_number_is_refused(field, says):
+    with pytest.raises(InputError, match=says):
+        Form.typed(field)
+
+
 def test_a_message_names_files_and_fields_as_the_visitor_knows_them():
     why = InputError("/srv/b/hello.wav cannot be read; --drive pose needs pose; give --audio.")
     said = told(why, FULL.files())

@@ -18,7 +18,7 @@ def ask(tmp_path):
     (folder / "way-out").symlink_to(tmp_path / "secret")
     (tmp_path / "served-too").mkdir()
 
-    def answer(path, host="127.0.0.1:7860", hosts=LOOPBACK, kind="http"):
+    def answer(path, host="127.0.0.1:7860", origin=None, hosts=LOOPBACK, kind="http"):
         reached, sent = [], []
 
         async def app(scope, receive, send):
@@ -27,7 +27,9 @@ def ask(tmp_path):
         async def send(message):
             sent.append(message)
 
-        scope = {"type": kind, "path": path, "headers": [(b"host", host.encode())]}
+        headers = [(b"host", host.encode())]
+        headers += [] if origin is None else [(b"origin", origin.encode())]
+        scope = {"type": kind, "path": path, "headers": headers}
         asyncio.run(Guard(app, folder, hosts)(scope, None, send))
         assert bool(reached) != bool(sent) and (reached or sent[0]["status"] == 403)
         return bool(reached)
@@ -70,3 +72,11 @@ def test_a_page_of_another_site_that_resolves_to_this_machine_is_refused(ask):
     assert ask("/", host="localhost:9") and ask("/", host="[::1]:9") and ask("/", host="localhost")
     assert not ask("/", host="evil.example:7860") and not ask("/", host="")
     assert ask("/", host="gpu-box:7860", hosts=None)
+
+
+def test_a_page_of_another_site_may_not_ask(ask):
+    upload = "/gradio_api/upload"
+    assert ask(upload, origin="http://127.0.0.1:7860") and ask(upload, origin="http://localhost:9")
+    for origin in ("https://evil.example", "null", "", "http://127.0.0.1.evil.example"):
+        assert not ask(upload, origin=origin), origin
+    assert ask(upload, host="gpu-box:7860", origin="http://gpu-box:7860", hosts=None)
