@@ -28,7 +28,7 @@ class Guard:
     """
 
     def __init__(self, app: App, folder: Path, hosts: Collection[str] | None) -> None:
-        self._app, self._folder, self._hosts = app, folder.resolve(), hosts
+        self._app, self._folder, self._hosts = app, folder, hosts
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan" or (scope["type"] == "http" and self._allows(scope)):
@@ -49,13 +49,14 @@ class Guard:
             if not names <= set(self._hosts):
                 return False
         if path.startswith(FILE):
-            return self._inside(path.removeprefix(FILE))
+            return inside(path.removeprefix(FILE), self._folder)
         return OPEN.fullmatch(path) is not None and ".." not in path
 
-    def _inside(self, name: str) -> bool:
-        """Whether it is a file of the folder, links followed."""
-        try:
-            file = Path(unquote(name)).resolve()
-        except (OSError, ValueError, RuntimeError):
-            return False
-        return file == Path(name).resolve() and file.is_relative_to(self._folder)
+
+def inside(name: str, folder: Path) -> bool:
+    """Whether a path leads into the folder, links followed, written in any way."""
+    try:
+        root = folder.resolve()
+        return all(Path(read).resolve().is_relative_to(root) for read in (name, unquote(name)))
+    except (OSError, ValueError, RuntimeError):
+        return False

@@ -3,8 +3,9 @@
 import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -14,6 +15,7 @@ from omnihuman_jax.inference import results
 from omnihuman_jax.inference.request import scales
 from omnihuman_jax.web import look
 from omnihuman_jax.web.form import DRIVES, SAMPLERS, Form
+from omnihuman_jax.web.guard import inside
 from omnihuman_jax.web.studio import Job, Studio
 
 EVERY = 0.25  # seconds between two looks at a job
@@ -44,13 +46,15 @@ class Right:
 
 
 class Page(gr.Blocks):
-    """Blocks that take no address for a file: Gradio would fetch it."""
+    """Blocks that take only files of their folder. Others, and addresses of the web, Gradio would fetch."""
+
+    folder: Path
 
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], *rest: Any, **more: Any
     ) -> Any:
-        if _has_address(inputs):
-            raise gr.Error("A file is uploaded, not fetched from an address.")
+        if not all(inside(path, self.folder) for path in _paths(inputs)):
+            raise gr.Error("A file is uploaded, not named.", print_exception=False)
         return await super().preprocess_data(block_fn, inputs, *rest, **more)
 
 
@@ -58,6 +62,7 @@ def page(studio: Studio) -> gr.Blocks:
     """The whole page."""
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     with Page(title=look.TITLE, analytics_enabled=False) as blocks:
+        blocks.folder = studio.shelf.root
         gr.HTML(look.head(studio.name, results.limits(studio.model)), elem_id="head")
         with gr.Row(equal_height=False):
             with gr.Column(scale=6):
@@ -255,11 +260,12 @@ def _written(value: Any) -> Any:
     )
 
 
-def _has_address(value: Any) -> bool:
-    """Whether a file that is an address of the web stands anywhere in it."""
+def _paths(value: Any) -> Iterator[str]:
+    """The paths of files anywhere in what a browser sent."""
     if isinstance(value, dict):
-        path = value.get("path")
-        if isinstance(path, str) and "://" in path:
-            return True
-        return any(map(_has_address, value.values()))
-    return isinstance(value, list | tuple) and any(map(_has_address, value))
+        if "path" in value:
+            yield str(value["path"])
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for one in value:
+            yield from _paths(one)

@@ -110,6 +110,26 @@ def status(url, path):
         return refusal.code
 
 
+def handed_in(url, path):
+    """Whether the click takes a portrait that was never uploaded: the last word of its event."""
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    data = [file, *[None] * 8, "auto", "unipc", None, None]
+    body = {"data": data, "fn_index": 0, "session_hash": "forged"}
+    join = urllib.request.Request(
+        f"{url}gradio_api/queue/join",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    urllib.request.urlopen(join, timeout=10).close()
+    with urllib.request.urlopen(
+        f"{url}gradio_api/queue/data?session_hash=forged", timeout=20
+    ) as told:
+        for line in told:
+            if b"process_completed" in line or b"process_generating" in line:
+                return json.loads(line.removeprefix(b"data:"))["success"]
+    raise AssertionError("the event never ended")
+
+
 @pytest.fixture
 def inputs(tmp_path):
     """A portrait, a voice, and a text that says it is a voice."""
@@ -192,6 +212,12 @@ def test_a_visitor_hands_in_a_portrait_and_a_voice_and_sees_them_speak(inputs):
             "/docs",
         ):
             assert status(url, path) in (403, 404), path
+
+        assert handed_in(
+            url, str(video.parent / "reference/me.jpg")
+        )  # so that a refusal says something
+        for path in ("/etc/passwd", str(inputs / "secret.txt"), "http://example.com/a.png"):
+            assert not handed_in(url, path), path
 
         foreign = [one for one in asked if not one.startswith((url, "blob:", "data:"))]
         assert len(asked) > 10 and not foreign

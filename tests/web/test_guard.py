@@ -43,7 +43,8 @@ def test_the_page_is_answered(ask):
 
 
 def test_a_file_of_the_folder_is_answered_and_no_other(ask, tmp_path):
-    assert ask(f"/gradio_api/file={tmp_path}/served/video.mp4")
+    for name in ("video.mp4", "100%.mp4", "a%20b.mp4"):
+        assert ask(f"/gradio_api/file={tmp_path}/served/{name}")
     for path in (
         f"{tmp_path}/secret",
         f"{tmp_path}/served/../secret",
