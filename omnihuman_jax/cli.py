@@ -15,6 +15,7 @@ from omnihuman_jax import (
     cli_generate,
     cli_preprocess,
     cli_puppets,
+    cli_serve,
     cli_testset,
     cli_train,
 )
@@ -22,6 +23,7 @@ from omnihuman_jax.errors import InputError, StoppedError
 
 VERBS = {
     "generate": cli_generate,
+    "serve": cli_serve,
     "convert": cli_convert,
     "puppets": cli_puppets,
     "preprocess": cli_preprocess,

@@ -168,22 +168,24 @@ def run(args: argparse.Namespace) -> None:
     auto = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     precision = KNOWN[auto if args.precision == "auto" else args.precision]
     generator = Generator(model, precision, kept=None if len(requests) == 1 else {})
-    results = [_one(generator, request, out, args) for request, out in requests]
+    made = [_one(generator, request, out, args) for request, out in requests]
     if args.json:
-        print(json.dumps(results[0] if args.batch is None else {"videos": results}))
+        print(json.dumps(made[0] if args.batch is None else {"videos": made}))
 
 
 def _one(
     generator: "Generator", request: "Request", out: str, args: argparse.Namespace
 ) -> dict[str, Any]:
     """Make one video; what the JSON line says of it."""
+    from omnihuman_jax.inference import results
+
     started = time.monotonic()
-    notes = _notes(generator.model, request)
-    print(_summary(args.model, request), *notes, sep="\n", flush=True)
+    notes = results.notes(generator.model, request)
+    print(results.summary(args.model, request), *notes, sep="\n", flush=True)
     phases: dict[str, float] = {}
     saved = _kept(generator.model, request, out)
     with _bars(phases, shown=not args.quiet) as progress:
-        frames = _write(functools.partial(generator, request, progress, saved), request, out)
+        frames = results.write(functools.partial(generator, request, progress, saved), request, out)
     if saved is not None:
         saved.remove()
     sheet = str(Path(out).with_suffix(".png"))
@@ -245,55 +247,6 @@ def _manifest(
     if not wishes:
         raise InputError(f"--batch {path} has no line.")
     return wishes
-
-
-def _write(generate: Callable[[], Iterator[Any]], request: "Request", path: str) -> int:
-    """Frames to the video and its contact sheet as they come. The file is opened first: a folder
-    that cannot be written to is known before the work, not after."""
-    from omnihuman_jax.media import ContactSheet, VideoWriter
-
-    grid, total = request.grid, request.frames or request.grid.frames
-    sheet = ContactSheet(total, request.fps)
-    made = 0
-    with VideoWriter(
-        path, height=grid.height, width=grid.width, fps=request.fps, sound=request.audio
-    ) as video:
-        for piece in generate():
-            video.append(piece)
-            for frame in piece:
-                sheet.add(made, frame)
-                made += 1
-    sheet.save(Path(path).with_suffix(".png"))
-    return made
-
-
-def _summary(model: str, request: "Request") -> str:
-    from omnihuman_jax.inference import segments
-
-    grid = request.grid
-    names = ("text", "reference", "audio", "pose")
-    given = [name for name in names if getattr(request, name) is not None]
-    frames = request.frames or grid.frames
-    count = len(segments.starts(frames, grid.frames))
-    pieces = f" in {count} segments of {grid.frames}" if count > 1 else ""
-    return (
-        f"{model}: {' + '.join(given)} -> {frames} frames of {grid.height}x{grid.width}{pieces} at "
-        f"{request.fps:g} fps, {request.steps} steps of {request.sampler}"
-    )
-
-
-def _notes(model: Any, request: "Request") -> list[str]:
-    """What the user must know about this model before looking at the video."""
-    notes = list(request.notes)
-    if model.manifest.provenance.get("untrained"):
-        notes.append("Note: the weights of this model are UNTRAINED; the video will be noise.")
-    elif knows := model.manifest.sampling.get("knows"):
-        notes.append(f"Note: this model was trained on {knows} only; it knows nothing else.")
-    elif request.reference is not None and model.config("dit").audio is None:
-        notes.append(
-            "Note: this is plain Wan2.1, which was never trained to follow a reference image."
-        )
-    return notes
 
 
 def _fits(value: Any, hint: Any) -> bool:

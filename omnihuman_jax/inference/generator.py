@@ -89,7 +89,7 @@ class Generator:
             InputError: the model has no input for a condition, or a setting cannot work.
         """
         report = progress or (lambda phase, done, total: None)
-        self._check(request)
+        self.check(request)
         sampler = samplers.make(request.sampler)
         calls = sampler.calls(sampler.schedule(request.steps, request.shift))
         frames, clip = request.frames or request.grid.frames, request.grid.frames
@@ -152,8 +152,12 @@ class Generator:
                 yield new
             seen = max(seen - len(piece), 0)
 
-    def _check(self, request: Request) -> None:
-        """Refuse what the model has no network or no input for, before anything is read."""
+    def check(self, request: Request) -> None:
+        """Refuse what the model has no network or no input for, before anything is read.
+
+        Raises:
+            InputError: it has none.
+        """
         texts = request.text is not None or request.negative_text is not None
         wanted = {
             "dit": True,

@@ -27,7 +27,9 @@ SLACK = {"flac": 0.01}
 USUAL_SLACK = 0.25
 
 
-def read_audio(path: AnyPath, rate: int = 16_000) -> Float32[np.ndarray, "samples"]:
+def read_audio(
+    path: AnyPath, rate: int = 16_000, most_seconds: float | None = None
+) -> Float32[np.ndarray, "samples"]:
     """The first sound track, `rate` samples a second, within [-1, 1]; the mean of its channels.
 
     A track that ends before its file says it does, or is damaged inside, is refused and not read
@@ -35,20 +37,22 @@ def read_audio(path: AnyPath, rate: int = 16_000) -> Float32[np.ndarray, "sample
     that was cut is taken for its end. An hour at 16 kHz takes 230 MB.
 
     Raises:
-        InputError: no sound in it, damaged, longer than 6 hours.
+        InputError: no sound in it, damaged, longer than `most_seconds`, or than 6 hours.
     """
     if rate not in RATES:
         raise InputError(f"A rate lies between {RATES.start} and {RATES.stop - 1} Hz, got {rate}.")
     file = existing(path, WANT)
+    most_seconds = most_seconds or MOST_SECONDS
     chunks: list[np.ndarray] = []
     samples = 0
     for chunk in _mono(path, file, rate):
         chunks.append(chunk)
         samples += len(chunk)
-        if samples > MOST_SECONDS * rate:
-            raise InputError(
-                f"{path} lasts more than {MOST_SECONDS // 3600} hours; cut the part to use."
+        if samples > most_seconds * rate:
+            most = (
+                f"{most_seconds / 3600:g} hours" if most_seconds >= 3600 else f"{most_seconds:g} s"
             )
+            raise InputError(f"{path} lasts more than {most}; cut the part to use.")
     if not samples:
         raise InputError(f"{path} has a sound track of no samples; give {WANT}.")
     sound = np.concatenate(chunks)

@@ -1,0 +1,67 @@
+"""What a user gets of a request: the video with its contact sheet, and what to know before looking at it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from omnihuman_jax.inference import segments
+from omnihuman_jax.inference.generator import Request
+from omnihuman_jax.media import ContactSheet, VideoWriter
+from omnihuman_jax.models.directory import ModelDirectory
+
+
+def write(generate: Callable[[], Iterator[np.ndarray]], request: Request, path: str) -> int:
+    """Frames to the video at `path`, and to its contact sheet beside it, as they come; how many came.
+
+    The file is opened first: a folder that cannot be written to is known before the work, not after.
+    """
+    grid, total = request.grid, request.frames or request.grid.frames
+    sheet = ContactSheet(total, request.fps)
+    made = 0
+    with VideoWriter(
+        path, height=grid.height, width=grid.width, fps=request.fps, sound=request.audio
+    ) as video:
+        for piece in generate():
+            video.append(piece)
+            for frame in piece:
+                sheet.add(made, frame)
+                made += 1
+    sheet.save(Path(path).with_suffix(".png"))
+    return made
+
+
+def summary(model: str, request: Request) -> str:
+    """One line: what is given, how much is made of it, how."""
+    grid = request.grid
+    names = ("text", "reference", "audio", "pose")
+    given = [name for name in names if getattr(request, name) is not None]
+    frames = request.frames or grid.frames
+    count = len(segments.starts(frames, grid.frames))
+    pieces = f" in {count} segments of {grid.frames}" if count > 1 else ""
+    return (
+        f"{model}: {' + '.join(given)} -> {frames} frames of {grid.height}x{grid.width}{pieces} at "
+        f"{request.fps:g} fps, {request.steps} steps of {request.sampler}"
+    )
+
+
+def notes(model: ModelDirectory, request: Request) -> list[str]:
+    """What the user must know of his wishes and of this model before looking at the video."""
+    told = list(request.notes)
+    known = limits(model)
+    if known is not None:
+        told.append(known)
+    elif request.reference is not None and model.config("dit").audio is None:
+        told.append(
+            "Note: this is plain Wan2.1, which was never trained to follow a reference image."
+        )
+    return told
+
+
+def limits(model: ModelDirectory) -> str | None:
+    """What must be known of a model whatever is asked of it, if anything."""
+    if model.manifest.provenance.get("untrained"):
+        return "Note: the weights of this model are UNTRAINED; the video will be noise."
+    if knows := model.manifest.sampling.get("knows"):
+        return f"Note: this model was trained on {knows} only; it knows nothing else."
+    return None
