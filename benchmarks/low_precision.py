@@ -63,11 +63,11 @@ def mini_case() -> Case:
     request = prepare(Wish(), model)
     generator = Generator(model, FLOAT32)
     silent = lambda *_: None
-    conditions, negative = generator.encode(request, silent)
+    conditions, negative = generator.encode([request], silent)
     sampler = samplers.make(request.sampler)
     calls = sampler.calls(sampler.schedule(request.steps, request.shift))
     clip = dataclasses.replace(request, frames=None)
-    clean = generator.denoise(clip, mini_cut(conditions, request), negative, calls, silent)
+    clean = generator.denoise([clip], mini_cut(conditions, request), negative, calls, silent)
     several = lambda a: jnp.repeat(a, len(TIMES), axis=0)
     noise = jax.random.normal(jax.random.key(1), clean.shape)
     times = jnp.array(TIMES, jnp.float32)
