@@ -166,6 +166,7 @@ def test_a_visitor_hands_in_a_portrait_and_a_voice_and_sees_them_speak(inputs):
         page.get_by_label("Text", exact=True).fill("<b>a woman</b> nods")
         page.click("#make")
         page.wait_for_selector("#repeat")
+        page.wait_for_selector("#video video")
 
         seen = page.evaluate("seen")
         shares = {text for text in seen if "Denoising" in text}
