@@ -176,6 +176,7 @@ def cycles(chip: str, config: DiTConfig, tokens: int) -> dict[str, Any]:
             said = ahead.compiled(run, jax.tree.map(there, params), x, x)
         products = re.findall(r'kind=kOutput.*"estimated_cycles":"(\d+)"', said.text)
         table[name] = {"products": sum(map(int, products)), "cycles": said.cycles}
+        print(f"{chip}, {name}: compiled in {said.seconds:.0f} s", file=sys.stderr, flush=True)
     return table
 
 
