@@ -76,11 +76,12 @@ def prepare(wish: Wish, model: ModelDirectory) -> Request:
     sampler = wish.sampler or str(defaults.get("sampler", "unipc"))
     samplers.make(sampler).schedule(steps, shift)
     guidance = _guidance(wish, defaults)
-    reference, audio = wish.reference, wish.audio
+    reference: Any = wish.reference
+    audio: Any = wish.audio
     if all(given is None for given in (reference, audio, wish.pose, wish.text)):
         reference = str(media.example(defaults.get("example", "portrait.jpg")))
         audio = str(media.example("speech.flac"))
-    inputs = dict(text=wish.text, reference=reference, audio=audio, pose=wish.pose)
+    inputs: dict[str, Any] = dict(text=wish.text, reference=reference, audio=audio, pose=wish.pose)
     given = [name for name, value in inputs.items() if value is not None]
     chosen = activate(given, wish.drive, wish.without)
     text, reference, audio, posed = (inputs[n] if n in chosen.active else None for n in inputs)

@@ -67,16 +67,27 @@ def write_all(
 
 def summary(model: str, request: Request) -> str:
     """One line: what is given, how much is made of it, how."""
-    grid = request.grid
-    names = ("text", "reference", "audio", "pose")
-    given = [name for name in names if getattr(request, name) is not None]
-    frames = request.frames or grid.frames
+    grid, frames, given = request.grid, request.length, _given(request)
     count = len(segments.starts(frames, grid.frames))
-    pieces = f" in {count} segments of {grid.frames}" if count > 1 else ""
+    pieces, each = (
+        (f" in {count} segments of {grid.frames}", " a segment") if count > 1 else ("", "")
+    )
     return (
         f"{model}: {' + '.join(given)} -> {frames} frames of {grid.height}x{grid.width}{pieces} at "
-        f"{request.fps:g} fps, {request.steps} steps of {request.sampler}"
+        f"{request.fps:g} fps, {request.steps} steps of {request.sampler} "
+        f"({evaluations(request)} evaluations of the network{each})"
     )
+
+
+def evaluations(request: Request) -> int:
+    """Velocities that a clip takes: of each sampler call, one for each pass of the guidance that counts."""
+    sampler = samplers.make(request.sampler)
+    calls = sampler.calls(sampler.schedule(request.steps, request.shift))
+    return request.guidance.plan(_given(request), calls.time, calls.progress).evaluations
+
+
+def _given(request: Request) -> list[str]:
+    return [name for name in STRENGTH if getattr(request, name) is not None]
 
 
 def notes(model: ModelDirectory, request: Request) -> list[str]:
