@@ -263,7 +263,7 @@ class Generator:
         chunk = self.chunk or pieces(latents.shape, width, dtype.itemsize, free_memory())
         report("decode", 0, frames)
         made = 0
-        for pixels, finite in ahead_by_one(_pieces(graph, params, latents, frames, chunk)):
+        for pixels, finite in ahead_by_one(streamed(graph, params, latents, frames, chunk)):
             if not finite:
                 raise FloatingPointError("The decoder made pixels that are not finite numbers.")
             piece = np.asarray(pixels)[: frames - made]
@@ -368,7 +368,7 @@ def ahead_by_one[T](results: Iterator[T]) -> Iterator[T]:
         yield before
 
 
-def _pieces(
+def streamed(
     graph: Any, params: Any, latents: Float[Array, "1 T H W C"], frames: int, chunk: int
 ) -> Iterator[tuple[UInt8[Array, "F Y X 3"], Bool[Array, ""]]]:
     """Pieces of at least `frames` frames and whether all is finite, on their way to the host."""
