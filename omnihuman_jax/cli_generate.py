@@ -168,7 +168,8 @@ def run(args: argparse.Namespace) -> None:
         args.precision == "auto" and jax.default_backend() == "cpu"
     )
     precision = FLOAT32 if full else Precision(jax.numpy.bfloat16, jax.numpy.bfloat16)
-    generator = Generator(model, precision, kept=None if len(requests) == 1 else {})
+    vae = FLOAT32 if full else None
+    generator = Generator(model, precision, vae, kept=None if len(requests) == 1 else {})
     results = [_one(generator, request, out, args) for request, out in requests]
     if args.json:
         print(json.dumps(results[0] if args.batch is None else {"videos": results}))

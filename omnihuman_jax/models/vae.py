@@ -71,9 +71,12 @@ class VAEConfig:
 
 
 def usual_precision() -> Precision:
-    """That of making videos: float32 on CPUs; else bfloat16 compute, which moves a pixel less than a
-    step of 255 (tests/models/test_vae.py has the figure). Parameters stay float32 for the norms and for
-    summed taps."""
+    """That of making videos: float32 on CPUs, else bfloat16 compute.
+
+    Between the two are 55 dB for the small model (at most 2 steps of 255; the model itself is 26 dB from
+    what it encoded) and 1.6e-2 of the frames for random weights. Parameters stay float32: for the norms,
+    and for taps that are summed.
+    """
     return FLOAT32 if mesh.target()[0] == "cpu" else Precision()
 
 
