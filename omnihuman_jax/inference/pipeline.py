@@ -27,7 +27,7 @@ from omnihuman_jax.inference.generator import Generator, Progress, Request
 from omnihuman_jax.inference.request import Wish, prepare
 from omnihuman_jax.inference.segments import Kept
 from omnihuman_jax.media import VideoWriter
-from omnihuman_jax.models.building import PRECISIONS, Precision
+from omnihuman_jax.models.building import FLOAT32, PRECISIONS, Precision
 from omnihuman_jax.models.directory import ModelDirectory
 from omnihuman_jax.models.mini import find
 
@@ -73,7 +73,8 @@ class Pipeline:
     @property
     def generator(self) -> Generator:
         """What does the work."""
-        return Generator(self.model, self.precision, kept=self.kept, mesh=self.mesh)
+        vae = FLOAT32 if self.precision == FLOAT32 else None
+        return Generator(self.model, self.precision, vae, kept=self.kept, mesh=self.mesh)
 
     @property
     def first(self) -> bool:

@@ -36,7 +36,7 @@ def test_files_arrays_and_pictures_make_the_same_video(pipe, tmp_path):
     assert any("UNTRAINED" in note for note in by_file.notes)
     by_file.save(tmp_path / "out.mp4")
     facts = media.probe_video(tmp_path / "out.mp4")
-    assert facts.frames == 5 and facts.audio_codec == "aac"
+    assert facts.frames == 5 and facts.audio_seconds
 
 
 @pytest.mark.slow
