@@ -1,4 +1,4 @@
-"""A video is the same alone and beside others, on one device and on eight, whatever calls its guidance takes."""
+"""A video is the same alone and beside others, on one device and on eight, whatever calls guidance takes."""
 
 import dataclasses
 
