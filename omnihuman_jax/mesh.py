@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from omnihuman_jax.errors import InputError
@@ -84,6 +85,13 @@ def for_videos(videos: int, sizes: Mapping[str, int] | None = None) -> Mesh | No
 def here() -> Any:
     """A context in which this process's first device is alone, whatever mesh is set outside it."""
     return jax.set_mesh(make_mesh(devices=jax.local_devices()[:1]))
+
+
+def on_host(x: jax.Array) -> np.ndarray:
+    """The whole array in this process's memory; all processes of a run ask together."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
 def target() -> tuple[str, str]:

@@ -34,7 +34,7 @@ def fits_together(
     return clips * tokens * each <= (UNKNOWN if memory is None else memory // SPARE)
 
 
-def joined(conditions: Conditions, negative: Array | None, group: Group) -> Conditions:
+def joined(conditions: Conditions, negative: Any, group: Group) -> Conditions:
     """Conditions of all clips for each pass of a group, one pass after another along the batch.
 
     Args:
@@ -63,13 +63,21 @@ def joined(conditions: Conditions, negative: Array | None, group: Group) -> Cond
     return Conditions(**wide, present=present)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))
+@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
 def embed(
-    graph: Any, params: Any, conditions: Conditions, clips: int, height: int, width: int
+    graph: Any,
+    params: Any,
+    conditions: Conditions,
+    negative: Float[Array | np.ndarray, "B S E"] | None,
+    group: Group,
+    clips: int,
+    height: int,
+    width: int,
 ) -> Tokens:
-    """Everything that does not change from step to step."""
+    """Everything that does not change from step to step, for all passes of a group."""
     dit = nnx.merge(graph, params)
-    return dit.recall(dit.embed(conditions, clips, height, width))
+    given = joined(conditions, negative, group)
+    return dit.recall(dit.embed(given, clips * len(group), height, width))
 
 
 def start(

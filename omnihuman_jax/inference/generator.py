@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, UInt8
 
 from omnihuman_jax import media
+from omnihuman_jax import mesh as meshes
 from omnihuman_jax.conditions import Conditions
 from omnihuman_jax.diffusion import samplers
 from omnihuman_jax.diffusion.guidance import Constant, Guidance
@@ -157,7 +158,7 @@ class Generator:
         self,
         requests: tuple[Request, ...],
         conditions: Conditions,
-        negative: Array | None,
+        negative: np.ndarray | None,
         calls: samplers.Calls,
         report: Progress,
         saved: Sequence[Kept] | None,
@@ -197,7 +198,7 @@ class Generator:
         self,
         requests: tuple[Request, ...],
         conditions: Conditions,
-        negative: Array | None,
+        negative: np.ndarray | None,
         calls: samplers.Calls,
         part: "_Part",
     ) -> Iterator[UInt8[np.ndarray, "B F Y X 3"]]:
@@ -257,8 +258,10 @@ class Generator:
 
     def encode(
         self, requests: Sequence[Request], report: Progress
-    ) -> tuple[Conditions, Float[Array, "B S E"] | None]:
+    ) -> tuple[Conditions, Float[np.ndarray, "B S E"] | None]:
         """What the networks make of the inputs of requests that are alike, and of the negative texts.
+
+        All of it on the host: that of a long video is large, and a segment needs a part.
 
         Raises:
             InputError: the model has no network for one of them.
@@ -271,25 +274,29 @@ class Generator:
         jobs = [texts, first.reference is not None, first.audio is not None]
         total, done = sum(map(bool, jobs)), 0
         report("encode", done, total)
-        features: dict[str, Array] = {}
+        features: dict[str, np.ndarray] = {}
         if texts:
             features = dict(zip(texts, self._text(texts)[:, None], strict=True))
             report("encode", done := done + 1, total)
         if first.reference is not None:
             size = first.grid.height, first.grid.width
             fitted = [media.fit_image(image, *size) for image in _each(requests, "reference")]
-            made["reference"] = self._latents(np.stack(fitted)[:, None])
+            made["reference"] = meshes.on_host(self._latents(np.stack(fitted)[:, None]))
             report("encode", done := done + 1, total)
         if first.audio is not None:
             sounds = _each(requests, "audio")
-            made["audio"] = _joined([self._audio(s, length, first.fps) for s in sounds])
+            heard = [meshes.on_host(self._audio(sound, length, first.fps)) for sound in sounds]
+            made["audio"] = np.concatenate(heard)
             report("encode", done := done + 1, total)
         if first.pose is not None:
             poses = _each(requests, "pose")
             made["pose"] = np.concatenate([_held(pose, length) for pose in poses])
-        text, negative = (
-            None if read[0] is None else _joined([features[one] for one in read])
-            for read in (_each(requests, "text"), _each(requests, "negative_text"))
+        text, negative = cast(
+            Any,
+            [
+                None if read[0] is None else np.concatenate([features[one] for one in read])
+                for read in (_each(requests, "text"), _each(requests, "negative_text"))
+            ],
         )
         return Conditions(text=text, **made), negative
 
@@ -297,7 +304,7 @@ class Generator:
         self,
         requests: Sequence[Request],
         conditions: Conditions,
-        negative: Float[Array, "B S E"] | None,
+        negative: Float[np.ndarray, "B S E"] | None,
         calls: samplers.Calls,
         report: Progress,
         segment: int = 0,
@@ -316,8 +323,7 @@ class Generator:
 
         @functools.cache
         def tokens(group: Group) -> Tokens:
-            kept = denoising.joined(conditions, negative, group)
-            return denoising.embed(graph, params, kept, clips * len(group), height, width)
+            return denoising.embed(graph, params, conditions, negative, group, clips, height, width)
 
         shape = (*first.grid.latent_shape, config.channels)
         seeds, sampler = [r.seed for r in requests], samplers.make(first.sampler)
@@ -378,10 +384,10 @@ class Generator:
             self.kept[name] = network
         return network
 
-    def _text(self, texts: list[str]) -> Float[Array, "B S E"]:
+    def _text(self, texts: list[str]) -> Float[np.ndarray, "B S E"]:
         encoder = self._network("text_encoder")
         length = self.model.config("dit").text_length
-        return umt5.text_features(encoder, self.model.tokenizer(), texts, length)
+        return meshes.on_host(umt5.text_features(encoder, self.model.tokenizer(), texts, length))
 
     def _latents(self, frames: UInt8[np.ndarray, "B f Y X 3"]) -> Float[Array, "B M H W C"]:
         graph, params = nnx.split(self._network("vae"))
@@ -404,10 +410,6 @@ def _held(pose: Float32[np.ndarray, "f J 3"], frames: int) -> Float32[np.ndarray
 
 def _each(requests: Sequence[Request], name: str) -> list[Any]:
     return [getattr(request, name) for request in requests]
-
-
-def _joined(arrays: Sequence[Array]) -> Array:
-    return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays)
 
 
 def _stacked(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
