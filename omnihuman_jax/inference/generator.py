@@ -19,6 +19,7 @@ from omnihuman_jax.diffusion.guidance import Constant, Guidance, Plan
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import MOTION_FRAMES, SPATIAL, TEMPORAL, Grid
 from omnihuman_jax.inference import segments
+from omnihuman_jax.inference.remembered import remembered
 from omnihuman_jax.inference.segments import Kept
 from omnihuman_jax.models import umt5, wav2vec2
 from omnihuman_jax.models.building import FLOAT32, Precision
@@ -285,9 +286,15 @@ class Generator:
         return network
 
     def _text(self, texts: list[str]) -> Float[Array, "B S E"]:
-        encoder = self._network("text_encoder")
         length = self.model.config("dit").text_length
-        return umt5.text_features(encoder, self.model.tokenizer(), texts, length)
+
+        def encode(text: str) -> Float[Array, "S E"]:
+            encoder = self._network("text_encoder")
+            return umt5.text_features(encoder, self.model.tokenizer(), [text], length)[0]
+
+        # One by one: what a text becomes does not depend on what is encoded beside it.
+        known = remembered(self.model, self.precision, length)
+        return jnp.stack([encode(text) if known is None else known(text, encode) for text in texts])
 
     def _reference(
         self, image: UInt8[np.ndarray, "y x 3"], grid: Grid
