@@ -115,15 +115,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         guidance=Guidance(text=text, audio=audio),
     )
     span = min(60 * scores.FPS, case.frames // 2)
-    memory, changes, first, last = [resident()], [], [], []
+    # What is scored at the end has its memory from the start. (It is copied there: views, even of no
+    # frame at all, would keep whole pieces, and so the whole video.)
+    head, tail = (np.ones((span, args.size, args.size, 3), np.uint8) for _ in range(2))
+    memory, changes = [resident()], []
     before, made, began = None, 0, time.monotonic()
     for piece in Generator(model)(request):
         shown = piece.astype(np.float32)
         joined = shown if before is None else np.concatenate([before[None], shown])
         changes.append(np.abs(np.diff(joined, axis=0)).mean((1, 2, 3)))
         before = shown[-1]
-        first.append(piece[: max(0, span - made)])
-        last.append(piece[max(0, case.frames - span - made) :])
+        for kept, start in ((head, 0), (tail, case.frames - span)):
+            into = slice(max(0, made - start), max(0, made - start + len(piece)))
+            kept[into] = piece[max(0, start - made) :][: len(kept[into])]
         made += len(piece)
         done = made // request.grid.frames
         if done >= len(memory) * 2 and len(memory) < 2:
@@ -132,7 +136,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             memory.append(resident())
     memory.append(resident())
     seconds = time.monotonic() - began
-    head, tail = np.concatenate(first), np.concatenate(last)
     print(
         json.dumps(
             {

@@ -5,6 +5,9 @@ import os
 # Tests run seconds of arithmetic and minutes of compiling: LLVM's optimiser costs more than it saves.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 
+# Nothing is kept in the user's cache, and nothing is taken from it.
+os.environ["OMNIHUMAN_CACHE"] = "off"
+
 import jax
 from jaxtyping import install_import_hook
 

@@ -22,6 +22,7 @@ from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import MOTION_FRAMES, Grid
 from omnihuman_jax.inference import decoding, denoising, segments
 from omnihuman_jax.inference.denoising import Group, Pass
+from omnihuman_jax.inference.remembered import remembered
 from omnihuman_jax.inference.segments import Kept
 from omnihuman_jax.models import umt5, wav2vec2
 from omnihuman_jax.models.building import FLOAT32, Precision
@@ -385,9 +386,16 @@ class Generator:
         return network
 
     def _text(self, texts: list[str]) -> Float[np.ndarray, "B S E"]:
-        encoder = self._network("text_encoder")
         length = self.model.config("dit").text_length
-        return meshes.on_host(umt5.text_features(encoder, self.model.tokenizer(), texts, length))
+
+        def encode(text: str) -> Float[np.ndarray, "S E"]:
+            encoder = self._network("text_encoder")
+            features = umt5.text_features(encoder, self.model.tokenizer(), [text], length)
+            return meshes.on_host(features)[0]
+
+        # One by one: what a text becomes does not depend on what is encoded beside it.
+        known = remembered(self.model, self.precision, length)
+        return np.stack([encode(text) if known is None else known(text, encode) for text in texts])
 
     def _latents(self, frames: UInt8[np.ndarray, "B f Y X 3"]) -> Float[Array, "B M H W C"]:
         graph, params = nnx.split(self._network("vae"))

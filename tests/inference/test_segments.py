@@ -1,7 +1,10 @@
 """Long videos: every frame is shown once, and an interrupted one ends as if nothing had happened."""
 
 import dataclasses
+import gc
+import weakref
 
+import jax
 import numpy as np
 import pytest
 
@@ -69,3 +72,23 @@ def test_another_request_has_another_fingerprint():
         segments.fingerprint(ALL, {"path": "b"}),
     ]
     assert len({same, *others}) == 4
+
+
+@pytest.mark.slow
+def test_nothing_of_a_segment_is_left_when_the_next_but_one_begins(generator):  # noqa: F811
+    """Not on the device, and not in Python: a video of any length takes the same memory."""
+    quiet = dataclasses.replace(ALL, frames=37, audio=None, pose=None)  # 9, then 4 in each of seven
+    arrays, pieces = [], []
+    for piece in generator(quiet):
+        owner = piece
+        while isinstance(owner.base, np.ndarray):
+            owner = owner.base
+        pieces.append(weakref.ref(owner))
+        gc.collect()
+        arrays.append(sorted((a.shape, str(a.dtype)) for a in jax.live_arrays()))
+        del owner
+    assert len(arrays) >= 10
+    assert arrays[-2] == arrays[-4] == arrays[-6], "what is on the device does not grow"
+    del piece
+    gc.collect()
+    assert not any(ref() is not None for ref in pieces[:-4])
