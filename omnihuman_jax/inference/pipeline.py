@@ -160,18 +160,25 @@ class Pipeline:
 
 
 def load(
-    model: str = "mini", *, precision: str = "auto", mesh: Mapping[str, int] | None = None
+    model: str = "mini",
+    *,
+    precision: str = "auto",
+    mesh: Mapping[str, int] | None = None,
+    keep: bool = True,
 ) -> Pipeline:
     """A model directory (local or gs://), or a built-in model, ready to make videos.
 
     Args:
         precision: "float32", "bfloat16", "int8", "float8", or "auto": float32 on a CPU, else bfloat16.
         mesh: how many devices along data, context, tensor, fsdp (mesh.py); None: all share each video.
+        keep: whether networks stay loaded from one video to the next; False frees each after its work, for
+            devices that cannot hold the transformer and the text encoder at once.
 
     Raises:
         InputError: no such model or precision, or a mesh that is not these devices.
     """
-    return Pipeline(find(model), precision_of(precision), meshes.for_videos(1, mesh))
+    kept: dict[str, Any] | None = {} if keep else None
+    return Pipeline(find(model), precision_of(precision), meshes.for_videos(1, mesh), kept)
 
 
 def precision_of(name: str) -> Precision:
