@@ -135,6 +135,13 @@ def _add_sampling(add: Callable[..., Any]) -> None:
     )
     add("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
     add(
+        "--offload",
+        choices=["none", "blocks"],
+        default="none",
+        help="blocks: the transformer's blocks stay in the host's memory and a layer at a time is copied "
+        "to a device that is too small for all; the same video, slower (default: none)",
+    )
+    add(
         "--precision",
         choices=PRECISIONS,
         default="auto",
@@ -167,7 +174,8 @@ def run(args: argparse.Namespace) -> None:
     requests = [(prepare(Wish(**wish), model), out) for wish, out in wishes]
     auto = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     precision = KNOWN[auto if args.precision == "auto" else args.precision]
-    generator = Generator(model, precision, kept=None if len(requests) == 1 else {})
+    kept: dict[str, Any] | None = None if len(requests) == 1 else {}
+    generator = Generator(model, precision, kept=kept, offload=args.offload == "blocks")
     made = [_one(generator, request, out, args) for request, out in requests]
     if args.json:
         print(json.dumps(made[0] if args.batch is None else {"videos": made}))

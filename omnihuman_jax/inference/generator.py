@@ -69,6 +69,7 @@ class Generator:
         precision: of the transformer and the encoders.
         vae: precision of the VAE; None for float32 on CPUs and bfloat16 compute on accelerators.
         chunk: latent frames decoded at a time; None for what fits in a small part of the memory.
+        offload: the transformer's blocks wait in the host's memory, for a device they do not fit.
         kept: where networks stay for the next request; None frees each after its work.
     """
 
@@ -77,6 +78,7 @@ class Generator:
     vae: Precision | None = None
     chunk: int | None = None
     kept: dict[str, Any] | None = None
+    offload: bool = False
 
     def __call__(
         self, request: Request, progress: Progress | None = None, saved: Kept | None = None
@@ -280,7 +282,7 @@ class Generator:
         if self.kept is not None and name in self.kept:
             return self.kept[name]
         precision = self.precision if name != "vae" else self.vae or usual_precision()
-        network = self.model.load(name, precision)
+        network = self.model.load(name, precision, offload=self.offload)
         if self.kept is not None:
             self.kept[name] = network
         return network
