@@ -45,6 +45,7 @@ from omnihuman_jax.conditions import Conditions
 from omnihuman_jax.diffusion import samplers
 from omnihuman_jax.diffusion.flow import interpolate
 from omnihuman_jax.errors import InputError
+from omnihuman_jax.inference import segments
 from omnihuman_jax.inference.generator import Generator
 from omnihuman_jax.inference.request import Wish, prepare
 from omnihuman_jax.models import dit
@@ -63,23 +64,17 @@ def mini_case() -> Case:
     request = prepare(Wish(), model)
     generator = Generator(model, FLOAT32)
     silent = lambda *_: None
-    conditions, negative = generator.encode(request, silent)
+    conditions, negative = generator.encode([request], silent)
     sampler = samplers.make(request.sampler)
     calls = sampler.calls(sampler.schedule(request.steps, request.shift))
     clip = dataclasses.replace(request, frames=None)
-    clean = generator.denoise(clip, mini_cut(conditions, request), negative, calls, silent)
+    conditions = segments.cut(conditions, 0, request.grid.frames)
+    clean = generator.denoise([clip], conditions, negative, calls, silent)
     several = lambda a: jnp.repeat(a, len(TIMES), axis=0)
     noise = jax.random.normal(jax.random.key(1), clean.shape)
     times = jnp.array(TIMES, jnp.float32)
     x = interpolate(several(clean), several(noise), times)
-    return x, times, jax.tree.map(several, mini_cut(conditions, request))
-
-
-def mini_cut(conditions: Conditions, request: Any) -> Conditions:
-    """The conditions of the first clip."""
-    from omnihuman_jax.inference import segments
-
-    return segments.cut(conditions, 0, request.grid.frames)
+    return x, times, jax.tree.map(several, conditions)
 
 
 def random_case(config: DiTConfig, tokens: int) -> Case:
@@ -176,6 +171,7 @@ def cycles(chip: str, config: DiTConfig, tokens: int) -> dict[str, Any]:
             said = ahead.compiled(run, jax.tree.map(there, params), x, x)
         products = re.findall(r'kind=kOutput.*"estimated_cycles":"(\d+)"', said.text)
         table[name] = {"products": sum(map(int, products)), "cycles": said.cycles}
+        print(f"{chip}, {name}: compiled in {said.seconds:.0f} s", file=sys.stderr, flush=True)
     return table
 
 

@@ -181,7 +181,8 @@ def _through(generator: Generator, case: Case, given: Sequence[str], seed: int) 
     graph, params = nnx.split(kept["vae"])
     video = jnp.asarray(case.drawn(), jnp.float32)[None] / 127.5 - 1
     latents = _encode(graph, params, video)
-    return np.concatenate(list(generator.decode(latents, case.frames, lambda *_: None)))
+    pieces = generator.decode(latents, case.frames, lambda *_: None)
+    return np.concatenate(list(pieces), axis=1)[0]
 
 
 @functools.partial(jax.jit, static_argnums=0)

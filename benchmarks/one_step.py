@@ -39,7 +39,11 @@ def main() -> None:
     calls = samplers.make("euler").calls(samplers.make("euler").schedule(1))
     marks: list[float] = []
     latents = Generator(model, precision).denoise(
-        Request(grid=grid, fps=16, steps=1, sampler="euler", guidance=Guidance(text=Constant(1.0))),
+        [
+            Request(
+                grid=grid, fps=16, steps=1, sampler="euler", guidance=Guidance(text=Constant(1.0))
+            )
+        ],
         Conditions(text=jax.numpy.asarray(text, "float32")),
         None,
         calls,

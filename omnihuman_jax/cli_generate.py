@@ -6,7 +6,7 @@ import functools
 import json
 import time
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from omnihuman_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from omnihuman_jax.inference.generator import Generator, Progress, Request
+    from omnihuman_jax.inference.generator import Progress, Request
+    from omnihuman_jax.inference.pipeline import Pipeline
+    from omnihuman_jax.inference.segments import Kept
 
 DESCRIPTION = "Make a video of a person from a picture, a voice, a pose, a text, or any of them."
 EPILOG = """examples:
@@ -74,6 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shape = parser.add_argument_group("size and length")
     add = shape.add_argument
     add(
+        "--anchor",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="draw the colours of each segment of a long video back to those of the first, 0 to 1 "
+        "(default: 0, not at all)",
+    )
+    add(
         "--seconds",
         type=float,
         metavar="S",
@@ -94,6 +104,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--fps", type=float, metavar="N", help="frames a second (default: the model's)")
     _add_sampling(parser.add_argument_group("sampling").add_argument)
+    where = parser.add_argument_group("devices")
+    add = where.add_argument
+    add(
+        "--mesh",
+        type=_mesh,
+        metavar="AXIS=N,...",
+        help="how devices share the work: data (videos side by side), context (the tokens of one), tensor, "
+        "fsdp (default: all of them share a video, or --batch its videos; on a CPU only one is used)",
+    )
+    add(
+        "--distributed",
+        action="store_true",
+        help="this process is one of several, as the machines around say (default: only if "
+        "JAX_COORDINATOR_ADDRESS is set); the first writes the videos",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bars (default: shown)")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object, last (default: lines)"
@@ -104,9 +129,9 @@ def _add_sampling(add: Callable[..., Any]) -> None:
     add("--steps", type=int, metavar="N", help="steps from noise to video (default: the model's)")
     add(
         "--sampler",
-        default="unipc",
         metavar="NAME",
-        help="unipc, dpm++, euler or heun (default: unipc)",
+        help="unipc, dpm++, euler, heun, or consistency for a distilled model (default: the model's, else "
+        "unipc)",
     )
     add("--shift", type=float, metavar="X", help="time shift towards noise (default: the model's)")
     add(
@@ -133,6 +158,13 @@ def _add_sampling(add: Callable[..., Any]) -> None:
         metavar="X",
         help="both scales at the last step, with --anneal (default: none)",
     )
+    add(
+        "--guidance-interval",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="flow times between which there is guidance; 1 is noise, 0 the video (default: 0 1)",
+    )
     add("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
     add(
         "--offload",
@@ -153,11 +185,16 @@ def _add_sampling(add: Callable[..., Any]) -> None:
 def run(args: argparse.Namespace) -> None:
     """Do what the arguments ask for. Raises InputError as `request.prepare` and `Generator` do."""
     # Imported here: `--help` answers at once.
-    import jax
+    from omnihuman_jax import processes
 
-    from omnihuman_jax.inference.generator import Generator
+    with processes.joined(everywhere=args.distributed):
+        _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
+    from omnihuman_jax import mesh
+    from omnihuman_jax.inference.pipeline import Pipeline, precision_of
     from omnihuman_jax.inference.request import Wish, prepare
-    from omnihuman_jax.models.building import PRECISIONS as KNOWN
     from omnihuman_jax.models.mini import find
 
     model = find(args.model)
@@ -172,49 +209,69 @@ def run(args: argparse.Namespace) -> None:
             raise InputError(f"--out is the .mp4 to write, got {out}.")
     # Everything is read and checked before the first video is made.
     requests = [(prepare(Wish(**wish), model), out) for wish, out in wishes]
-    auto = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    precision = KNOWN[auto if args.precision == "auto" else args.precision]
+    devices = mesh.for_videos(len(requests), args.mesh)
+    precision = precision_of(args.precision)
     kept: dict[str, Any] | None = None if len(requests) == 1 else {}
-    generator = Generator(model, precision, kept=kept, offload=args.offload == "blocks")
-    made = [_one(generator, request, out, args) for request, out in requests]
-    if args.json:
-        print(json.dumps(made[0] if args.batch is None else {"videos": made}))
+    offload = args.offload == "blocks"
+    pipe = Pipeline(model, precision=precision, mesh=devices, kept=kept, offload=offload)
+    made: dict[int, dict[str, Any]] = {}
+    for group in pipe.groups([request for request, _ in requests]):
+        made |= dict(zip(group, _make(pipe, [requests[i] for i in group], args), strict=True))
+    if args.json and pipe.first:
+        results = [made[i] for i in range(len(requests))]
+        print(json.dumps(results[0] if args.batch is None else {"videos": results}))
 
 
-def _one(
-    generator: "Generator", request: "Request", out: str, args: argparse.Namespace
-) -> dict[str, Any]:
-    """Make one video; what the JSON line says of it."""
+def _make(
+    pipe: "Pipeline", work: Sequence[tuple["Request", str]], args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Make videos that are alike, together; what the JSON line says of each."""
     from omnihuman_jax.inference import results
 
     started = time.monotonic()
-    notes = results.notes(generator.model, request)
-    print(results.summary(args.model, request), *notes, sep="\n", flush=True)
+    requests, outs = [request for request, _ in work], [out for _, out in work]
+    notes = [results.notes(pipe.model, request) for request in requests]
+    told = [results.summary(args.model, requests[0]), *notes[0]]
+    if len(work) > 1:
+        told.append(f"{len(work)} videos at once: {', '.join(outs)}.")
+    say = functools.partial(print, flush=True) if pipe.first else lambda *_, **__: None
+    say(*told, sep="\n")
     phases: dict[str, float] = {}
-    saved = _kept(generator.model, request, out)
-    with _bars(phases, shown=not args.quiet) as progress:
-        frames = results.write(functools.partial(generator, request, progress, saved), request, out)
-    if saved is not None:
-        saved.remove()
-    sheet = str(Path(out).with_suffix(".png"))
-    seconds = time.monotonic() - started
-    length = frames / request.fps
-    print(f"Wrote {out} ({frames} frames, {length:.2f} s) and {sheet} in {seconds:.0f} s.")
-    return dict(
-        video=out, contact_sheet=sheet, frames=frames, fps=request.fps,
-        height=request.grid.height, width=request.grid.width, steps=request.steps,
-        sampler=request.sampler, seed=request.seed, model=args.model, notes=notes,
-        seconds=round(seconds, 2), phases={name: round(spent, 2) for name, spent in phases.items()},
-    )  # fmt: skip
+    saved = [_kept(pipe, request, out) for request, out in work] if _resumes(requests[0]) else None
+    with _bars(phases, shown=not args.quiet and pipe.first) as progress:
+        frames = pipe.write(requests, outs, progress, saved)
+    for one in saved or ():
+        one.remove()
+    seconds, rate = time.monotonic() - started, requests[0].fps
+    sheets = [str(Path(out).with_suffix(".png")) for out in outs]
+    for out, sheet in zip(outs, sheets, strict=True):
+        say(f"Wrote {out} ({frames} frames, {frames / rate:.2f} s) and {sheet} in {seconds:.0f} s.")
+    return [
+        dict(
+            video=out, contact_sheet=sheet, frames=frames, fps=rate,
+            height=request.grid.height, width=request.grid.width, steps=request.steps,
+            sampler=request.sampler, seed=request.seed, model=args.model, notes=own,
+            evaluations=results.evaluations(request), together=len(work), seconds=round(seconds, 2),
+            phases={name: round(spent, 2) for name, spent in phases.items()},
+        )
+        for request, out, sheet, own in zip(requests, outs, sheets, notes, strict=True)
+    ]  # fmt: skip
 
 
-def _kept(model: Any, request: "Request", out: str) -> Any:
-    """Where the segments of a long video are kept beside it until it is whole; None for a short one."""
+def _resumes(request: "Request") -> bool:
+    """Whether finished segments are kept: of long videos, and not where several processes would have to
+    agree on what is there."""
+    import jax
+
+    return request.length > request.grid.frames and jax.process_count() == 1
+
+
+def _kept(pipe: "Pipeline", request: "Request", out: str) -> "Kept":
+    """Where the segments of a long video are kept beside it until it is whole."""
     from omnihuman_jax.inference.segments import Kept, fingerprint
 
-    if (request.frames or 0) <= request.grid.frames:
-        return None
-    about = {"path": model.path, **model.manifest.provenance}
+    model = pipe.model
+    about = {"path": model.path, "precision": str(pipe.precision), **model.manifest.provenance}
     return Kept(f"{out}.segments", fingerprint(request, about))
 
 
@@ -234,6 +291,8 @@ def _manifest(
             given = dict(json.loads(line))
             if "size" in given:
                 given["size"] = _size(str(given["size"]))
+            if "guidance_interval" in given:
+                given["guidance_interval"] = tuple(map(float, given["guidance_interval"]))
             if "without" in given:
                 given["without"] = tuple(map(str, given["without"]))
         except (ValueError, TypeError, argparse.ArgumentTypeError) as why:
@@ -260,7 +319,7 @@ def _manifest(
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value of a JSON line is one that the setting may have."""
     options = typing.get_args(hint) or (hint,)
-    if isinstance(value, tuple):  # a size, checked when it was read
+    if isinstance(value, tuple):  # a size or an interval, checked when it was read
         return True
     if isinstance(value, int) and not isinstance(value, bool) and float in options:
         return True
@@ -302,3 +361,18 @@ def _size(text: str) -> tuple[int, int]:
             f"a size is height x width such as 480x832, got {text!r}"
         ) from None
     return height, width
+
+
+def _mesh(text: str) -> dict[str, int]:
+    from omnihuman_jax.mesh import AXES
+
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        sizes = {name: int(number) for name, number in pairs}
+    except ValueError:
+        sizes = {}
+    if not sizes or sizes.keys() - set(AXES) or min(sizes.values()) < 1:
+        raise argparse.ArgumentTypeError(
+            f"a mesh is sizes of {', '.join(AXES)}, such as data=2,context=4, got {text!r}"
+        )
+    return sizes

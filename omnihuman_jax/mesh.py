@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from omnihuman_jax.errors import InputError
@@ -61,9 +62,36 @@ def make_mesh(
     return Mesh(np.asarray(devices).reshape(sizes), AXES)
 
 
+def for_videos(videos: int, sizes: Mapping[str, int] | None = None) -> Mesh | None:
+    """The mesh on which `videos` videos are made: as many side by side (data) as divide the devices, and all
+    others share the tokens of each (context). None for a single device, and for CPUs, which share cores.
+
+    Args:
+        sizes: of the axes, instead of that rule; those left out are 1.
+
+    Raises:
+        InputError: they do not multiply to the number of devices.
+    """
+    devices = jax.devices()
+    if sizes is None and (len(devices) == 1 or devices[0].platform == "cpu"):
+        return None
+    if sizes is None:
+        data = max(n for n in range(1, max(1, videos) + 1) if len(devices) % n == 0)
+        sizes = dict(data=data, context=len(devices) // data)
+    data, fsdp, context, tensor = (sizes.get(axis, 1) for axis in AXES)
+    return make_mesh(data=data, fsdp=fsdp, context=context, tensor=tensor)
+
+
 def here() -> Any:
     """A context in which this process's first device is alone, whatever mesh is set outside it."""
     return jax.set_mesh(make_mesh(devices=jax.local_devices()[:1]))
+
+
+def on_host(x: jax.Array) -> np.ndarray:
+    """The whole array in this process's memory; all processes of a run ask together."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
 def target() -> tuple[str, str]:

@@ -70,6 +70,11 @@ class Plan:
     passes: tuple[frozenset[str], ...]
     weights: Float32[np.ndarray, "calls passes"]
 
+    @property
+    def evaluations(self) -> int:
+        """Velocities in all; one whose weight is 0 is not asked for."""
+        return int(np.count_nonzero(self.weights))
+
     def stretches(self) -> Iterator[tuple[slice, "Plan"]]:
         """Neighbouring rows that need the same passes, and the smaller plan of each such stretch.
 

@@ -13,7 +13,7 @@ call; the device program is one mix for all calls and all samplers, in a scan or
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,13 +137,14 @@ def sample(
     noise: Float[Array, "*S"],
     *given: Any,
 ) -> Float32[Array, "*S"]:
-    """The end of the flow that starts at `noise`.
+    """The end of the flow that starts at `noise`, which a sampler that adds noise takes again and again.
 
     Args:
         velocity: `velocity(x, t, *given)`, with x float32 of the shape of `noise` and t a scalar.
         given: further inputs of `velocity`, a row a network call (guidance weights, for instance).
     """
-    return run(velocity, sampler.init(noise), sampler.calls(schedule), *given)[0]
+    fresh = [noise] * sampler.fresh(len(schedule.times))
+    return run(velocity, sampler.init(noise, fresh), sampler.calls(schedule), *given)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,11 +158,15 @@ class Sampler:
         """The levels of `steps` steps by `spacing`, which raises InputError for impossible numbers."""
         return self.spacing(steps, shift)
 
-    def init(self, noise: Float[Array, "*S"]) -> State:
+    def fresh(self, steps: int) -> int:
+        """How many arrays of noise `init` takes besides the one that the flow starts from."""
+        return 0
+
+    def init(self, noise: Float[Array, "*S"], fresh: Sequence[Float[Array, "*S"]] = ()) -> State:
         """The state before the first call; memory starts at zero and is not used before it is set."""
         # Every array its own buffer, so that a compiled step may be given the state to overwrite.
         memory = [jnp.zeros(noise.shape, jnp.float32) for _ in range(self._memory)]
-        return (jnp.array(noise, jnp.float32), *memory)
+        return (jnp.array(noise, jnp.float32), *memory, *(jnp.array(x, jnp.float32) for x in fresh))
 
     def calls(self, schedule: Schedule) -> Calls:
         """The table for `step`; made in float64, kept in float32 on the host."""
@@ -247,11 +252,39 @@ class UniPC(Sampler):
         return calls
 
 
+@dataclass(frozen=True, kw_only=True)
+class Consistency(Sampler):
+    """For networks distilled to one or two steps: jump to the data, x - t v, then back to the next level with
+    fresh noise (Consistency Models, arXiv 2303.01469, algorithm 1; one step is Seaweed-APT's z - v).
+
+    Levels are even before the shift, so that two steps at a shift of 1 are 1 and 0.5.
+    """
+
+    def schedule(self, steps: int, shift: float = 1.0) -> Schedule:
+        """As of every sampler; noise of every step is held, so there are at most 8."""
+        if steps > 8:
+            raise InputError(f"The consistency sampler is for 1 to 8 steps, got {steps}.")
+        return super().schedule(steps, shift)
+
+    def fresh(self, steps: int) -> int:
+        return steps - 1
+
+    def _calls(self, sigmas: np.ndarray) -> list[tuple[int, list[np.ndarray]]]:
+        x, *fresh, v = np.eye(len(sigmas))
+        calls = []
+        for i in range(len(sigmas) - 1):
+            data = x - sigmas[i] * v
+            again = fresh[i] if fresh[i:] else np.zeros_like(x)
+            calls.append((i, [(1 - sigmas[i + 1]) * data + sigmas[i + 1] * again, *fresh]))
+        return calls
+
+
 SAMPLERS: dict[str, type[Sampler]] = {
     "euler": Euler,
     "heun": Heun,
     "unipc": UniPC,
     "dpm++": DPMPlusPlus,
+    "consistency": Consistency,
 }
 
 

@@ -2,23 +2,26 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Float32, UInt8
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Float32, UInt8
 
 from omnihuman_jax import media
+from omnihuman_jax import mesh as meshes
 from omnihuman_jax.conditions import Conditions
 from omnihuman_jax.diffusion import samplers
-from omnihuman_jax.diffusion.guidance import Constant, Guidance, Plan
+from omnihuman_jax.diffusion.guidance import Constant, Guidance
 from omnihuman_jax.errors import InputError
-from omnihuman_jax.geometry import MOTION_FRAMES, SPATIAL, TEMPORAL, Grid
-from omnihuman_jax.inference import segments
+from omnihuman_jax.geometry import MOTION_FRAMES, Grid
+from omnihuman_jax.inference import decoding, denoising, segments
+from omnihuman_jax.inference.denoising import Group, Pass
 from omnihuman_jax.inference.remembered import remembered
 from omnihuman_jax.inference.segments import Kept
 from omnihuman_jax.models import umt5, wav2vec2
@@ -42,6 +45,8 @@ class Request:
         pose: keypoints at `fps`, x, y in [0, 1] and confidence; the last frame is held to the end.
         negative_text: what the passes without text read; None for no text.
         sampler, steps, shift: see diffusion/samplers.py.
+        anchor: how far the last frames of a segment are drawn back to the colours of the first segment before
+            the next one follows them, from 0 (not at all) to 1.
         notes: what the user should know of how his wishes were understood.
     """
 
@@ -58,7 +63,20 @@ class Request:
     shift: float = 5.0
     guidance: Guidance = field(default_factory=lambda: Guidance(text=Constant(5.0)))
     seed: int = 0
+    anchor: float = 0.0
     notes: tuple[str, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Frames of the whole video."""
+        return self.frames or self.grid.frames
+
+    @property
+    def alike(self) -> Hashable:
+        """Equal for requests whose videos can be made together: the same in all but what is said and seen."""
+        given = self.reference, self.audio, self.pose, self.text, self.negative_text
+        how = self.sampler, self.steps, self.shift, self.guidance, self.anchor
+        return self.grid, self.fps, self.length, how, tuple(value is None for value in given)
 
 
 @dataclass(frozen=True)
@@ -69,8 +87,11 @@ class Generator:
         precision: of the transformer and the encoders.
         vae: precision of the VAE; None for float32 on CPUs and bfloat16 compute on accelerators.
         chunk: latent frames decoded at a time; None for what fits in a small part of the memory.
-        offload: the transformer's blocks wait in the host's memory, for a device they do not fit.
         kept: where networks stay for the next request; None frees each after its work.
+        mesh: devices that make a video together: clips lie over data, tokens over context (mesh.py); None
+            for the first device, or the mesh that is set.
+        joint: whether all guidance passes are one network call; None where memory allows.
+        offload: the transformer's blocks wait in the host's memory, for a device they do not fit.
     """
 
     model: ModelDirectory
@@ -78,12 +99,14 @@ class Generator:
     vae: Precision | None = None
     chunk: int | None = None
     kept: dict[str, Any] | None = None
+    mesh: Mesh | None = None
+    joint: bool | None = None
     offload: bool = False
 
     def __call__(
         self, request: Request, progress: Progress | None = None, saved: Kept | None = None
-    ) -> Iterator[np.ndarray]:
-        """The frames, UInt8 "F Y X 3", a few at a time in order.
+    ) -> Iterator[UInt8[np.ndarray, "F Y X 3"]]:
+        """The frames, a few at a time in order.
 
         Args:
             saved: where finished segments of a long video are kept, and taken from.
@@ -91,69 +114,119 @@ class Generator:
         Raises:
             InputError: the model has no input for a condition, or a setting cannot work.
         """
+        together = self.together([request], progress, None if saved is None else [saved])
+        return (pieces[0] for pieces in together)
+
+    def together(
+        self,
+        requests: Sequence[Request],
+        progress: Progress | None = None,
+        saved: Sequence[Kept] | None = None,
+    ) -> Iterator[UInt8[np.ndarray, "B F Y X 3"]]:
+        """Videos that are alike (`Request.alike`) at once, a clip each of one batch: their frames.
+
+        Every video is the one that it would be alone.
+
+        Raises:
+            InputError: as alone, or requests that are not alike.
+        """
+        if len({request.alike for request in requests}) != 1:
+            raise InputError(
+                "Videos are made together if all of their settings and inputs are alike."
+            )
+        for request in requests:
+            self.check(request)
         report = progress or (lambda phase, done, total: None)
-        self.check(request)
-        sampler = samplers.make(request.sampler)
-        calls = sampler.calls(sampler.schedule(request.steps, request.shift))
-        frames, clip = request.frames or request.grid.frames, request.grid.frames
-        if frames > clip:
-            whole = self if self.kept is not None else dataclasses.replace(self, kept={})
-            return whole._segments(request, calls, report, saved)
-        conditions, negative = self.encode(request, report)
-        latents = self.denoise(request, conditions, negative, calls, report)
-        return self.decode(latents, frames, report)
+        made = self._made(tuple(requests), report, saved)
+        return made if self.mesh is None else _under(self.mesh, made)
+
+    def _made(
+        self, requests: tuple[Request, ...], report: Progress, saved: Sequence[Kept] | None
+    ) -> Iterator[UInt8[np.ndarray, "B F Y X 3"]]:
+        first = requests[0]
+        sampler = samplers.make(first.sampler)
+        calls = sampler.calls(sampler.schedule(first.steps, first.shift))
+        if first.length > first.grid.frames:
+            own: dict[str, Any] = {}
+            whole = self if self.kept is not None else dataclasses.replace(self, kept=own)
+            conditions, negative = whole.encode(requests, report)
+            own.pop("text_encoder", None), own.pop("audio_encoder", None)  # their work is done
+            yield from whole._segments(requests, conditions, negative, calls, report, saved)
+            return
+        conditions, negative = self.encode(requests, report)
+        latents = self.denoise(requests, conditions, negative, calls, report)
+        yield from self.decode(latents, first.length, report)
 
     def _segments(
-        self, request: Request, calls: samplers.Calls, report: Progress, saved: Kept | None
-    ) -> Iterator[np.ndarray]:
-        """A long video, a segment after the other, each from the last frames of the one before."""
-        clip, left = request.grid.frames, request.frames or 0
-        conditions, negative = self.encode(request, report)
-        firsts = segments.starts(left, clip)
+        self,
+        requests: tuple[Request, ...],
+        conditions: Conditions,
+        negative: np.ndarray | None,
+        calls: samplers.Calls,
+        report: Progress,
+        saved: Sequence[Kept] | None,
+    ) -> Iterator[UInt8[np.ndarray, "B F Y X 3"]]:
+        """Long videos, a segment after the other, each from the last frames of the one before."""
+        clip, length = requests[0].grid.frames, requests[0].length
+        firsts, left = segments.starts(length, clip), length
         before: np.ndarray | None = None
+        anchor: np.ndarray | None = None
         for number, first in enumerate(firsts):
-            part = _Part(number, len(firsts), len(calls), left, request.frames or 0, report)
-            new = None if saved is None else saved.read(number)
+            part = _Part(number, len(firsts), len(calls), left, length, report)
+            new = None if saved is None else _stacked([one.read(number) for one in saved])
             if new is None:
                 given = segments.cut(conditions, first, clip)
-                pieces = self._segment(request, given, negative, calls, part, before)
+                if before is not None:
+                    motion = self._motion(before, anchor, requests[0].anchor)
+                    given = dataclasses.replace(given, motion=motion)
+                parts = self._segment(requests, given, negative, calls, part)
             else:
-                pieces = iter([new])
+                parts = iter([new])
             shown: list[np.ndarray] = []
-            for piece in pieces:
+            for piece in parts:
                 shown.append(piece)
                 if left > 0:
-                    yield piece[:left]
-                left -= len(piece)
-            frames = np.concatenate(shown)
+                    yield piece[:, :left]
+                left -= piece.shape[1]
+            frames = np.concatenate(shown, axis=1)
             if saved is not None and new is None:
-                saved.write(number, frames)
-            seen = frames if before is None else np.concatenate([before, frames])
-            before = seen[-MOTION_FRAMES:]
+                for one, own in zip(saved, frames, strict=True):
+                    one.write(number, own)
+            if anchor is None:
+                anchor = frames[:, :MOTION_FRAMES]
+            seen = frames if before is None else np.concatenate([before, frames], axis=1)
+            before = seen[:, -MOTION_FRAMES:].copy()  # and not the whole segment
 
     def _segment(
         self,
-        request: Request,
+        requests: tuple[Request, ...],
         conditions: Conditions,
-        negative: Array | None,
+        negative: np.ndarray | None,
         calls: samplers.Calls,
         part: "_Part",
-        before: UInt8[np.ndarray, "f Y X 3"] | None,
-    ) -> Iterator[np.ndarray]:
+    ) -> Iterator[UInt8[np.ndarray, "B F Y X 3"]]:
         """The new frames of one segment."""
-        if before is not None:
-            graph, params = nnx.split(self._network("vae"))
-            pixels = jnp.asarray(before, jnp.float32)[None] / 127.5 - 1
-            conditions = dataclasses.replace(conditions, motion=_encode(graph, params, pixels))
-        latents = self.denoise(request, conditions, negative, calls, part, segment=part.number)
-        motion = conditions.motion
+        latents = self.denoise(requests, conditions, negative, calls, part, segment=part.number)
+        seen, motion = 0, conditions.motion
         if motion is not None:
             latents = jnp.concatenate([motion, latents[:, motion.shape[1] :]], axis=1)
-        seen = 0 if before is None else len(before)
-        for piece in self.decode(latents, request.grid.frames, part):
-            if len(new := piece[max(seen, 0) :]):
+            seen = MOTION_FRAMES
+        for piece in self.decode(latents, requests[0].grid.frames, part):
+            if (new := piece[:, max(seen, 0) :]).shape[1]:
                 yield new
-            seen = max(seen - len(piece), 0)
+            seen = max(seen - piece.shape[1], 0)
+
+    def _motion(
+        self,
+        before: UInt8[np.ndarray, "B f Y X 3"],
+        anchor: UInt8[np.ndarray, "B f Y X 3"] | None,
+        strength: float,
+    ) -> Float[Array, "B M H W C"]:
+        """Latents of the last frames, drawn back to the statistics of the first ones by `strength`."""
+        motion = self._latents(before)
+        if not strength or anchor is None:
+            return motion
+        return segments.anchored(motion, self._latents(anchor), strength)
 
     def check(self, request: Request) -> None:
         """Refuse what the model has no network or no input for, before anything is read.
@@ -186,80 +259,106 @@ class Generator:
                     f"The model {name} has {knows}, and the pose given has {request.pose.shape[1]}."
                 )
 
-    def encode(self, request: Request, report: Progress) -> tuple[Conditions, Array | None]:
-        """What the networks make of the inputs, and the features of the negative text.
+    def encode(
+        self, requests: Sequence[Request], report: Progress
+    ) -> tuple[Conditions, Float[np.ndarray, "B S E"] | None]:
+        """What the networks make of the inputs of requests that are alike, and of the negative texts.
+
+        All of it on the host: that of a long video is large, and a segment needs a part.
 
         Raises:
             InputError: the model has no network for one of them.
         """
-        grid = request.grid
-        length = segments.covered(request.frames or grid.frames, grid.frames)
+        first = requests[0]
+        length = segments.covered(first.length, first.grid.frames)
         made: dict[str, Any] = {}
-        texts = [t for t in (request.text, request.negative_text) if t is not None]
-        jobs = [texts, request.reference is not None, request.audio is not None]
+        texts = [*_each(requests, "text"), *_each(requests, "negative_text")]
+        texts = [text for text in dict.fromkeys(texts) if text is not None]
+        jobs = [texts, first.reference is not None, first.audio is not None]
         total, done = sum(map(bool, jobs)), 0
         report("encode", done, total)
-        features: list[Array] = []
+        features: dict[str, np.ndarray] = {}
         if texts:
-            features = list(self._text(texts)[:, None])
+            features = dict(zip(texts, self._text(texts)[:, None], strict=True))
             report("encode", done := done + 1, total)
-        if request.reference is not None:
-            made["reference"] = self._reference(request.reference, grid)
+        if first.reference is not None:
+            size = first.grid.height, first.grid.width
+            fitted = [media.fit_image(image, *size) for image in _each(requests, "reference")]
+            made["reference"] = meshes.on_host(self._latents(np.stack(fitted)[:, None]))
             report("encode", done := done + 1, total)
-        if request.audio is not None:
-            made["audio"] = self._audio(request.audio, length, request.fps)
+        if first.audio is not None:
+            sounds = _each(requests, "audio")
+            heard = [meshes.on_host(self._audio(sound, length, first.fps)) for sound in sounds]
+            made["audio"] = np.concatenate(heard)
             report("encode", done := done + 1, total)
-        if request.pose is not None:
-            made["pose"] = self._pose(request.pose, length)
-        negative = None if request.negative_text is None else features.pop()
-        text = None if request.text is None else features.pop()
+        if first.pose is not None:
+            poses = _each(requests, "pose")
+            made["pose"] = np.concatenate([_held(pose, length) for pose in poses])
+        text, negative = cast(
+            Any,
+            [
+                None if read[0] is None else np.concatenate([features[one] for one in read])
+                for read in (_each(requests, "text"), _each(requests, "negative_text"))
+            ],
+        )
         return Conditions(text=text, **made), negative
 
     def denoise(
         self,
-        request: Request,
+        requests: Sequence[Request],
         conditions: Conditions,
-        negative: Array | None,
+        negative: Float[np.ndarray, "B S E"] | None,
         calls: samplers.Calls,
         report: Progress,
         segment: int = 0,
-    ) -> Float[Array, "1 T H W C"]:
+    ) -> Float[Array, "B T H W C"]:
         """Latents at the end of the flow; one compiled program a set of guidance passes.
 
         Every segment has noise of its own.
         """
-        config = self.model.config("dit")
-        plan = request.guidance.plan(
+        config, first, clips = self.model.config("dit"), requests[0], len(requests)
+        plan = first.guidance.plan(
             conditions.given(), np.asarray(calls.time), np.asarray(calls.progress)
         )
-        dit = self._network("dit")
-        graph, params = nnx.split(dit)
-        height, width = request.grid.latent_shape[1:]
+        graph, params = nnx.split(self._network("dit"))
+        height, width = first.grid.latent_shape[1:]
         report("denoise", 0, len(calls))
 
-        def tokens(dropped: frozenset[str]) -> Tokens:
-            kept = conditions.without(dropped)
-            if kept.text is None and negative is not None:
-                kept = dataclasses.replace(kept, text=negative)
-            return _embed(graph, params, kept, height, width)
+        @functools.cache
+        def tokens(group: Group) -> Tokens:
+            return denoising.embed(graph, params, conditions, negative, group, clips, height, width)
 
-        shape = (1, *request.grid.latent_shape, config.channels)
-        key = jax.random.key(request.seed)
-        key = jax.random.fold_in(key, segment) if segment else key
-        noise = jax.random.normal(key, shape, jnp.float32)
-        state = samplers.make(request.sampler).init(noise)
-        embedded = {dropped: tokens(dropped) for dropped in plan.passes}
+        shape = (*first.grid.latent_shape, config.channels)
+        seeds, sampler = [r.seed for r in requests], samplers.make(first.sampler)
+        state = denoising.start(sampler, shape, seeds, segment, first.steps)
+        before: Any = ()
         for rows, part in plan.stretches():
-            given = tuple(embedded[dropped] for dropped in part.passes)
+            groups = self._groups(part.passes, clips, first.grid.tokens)
+            given = tuple(map(tokens, groups))
             for i, weights in zip(range(rows.start, rows.stop), part.weights, strict=True):
-                state = _advance(graph, part.passes, params, state, calls[i], weights, given)
-                jax.block_until_ready(state)
-                report("denoise", i + 1, len(calls))
+                state, tick = denoising.advance(
+                    graph, groups, params, state, calls[i], weights, given
+                )
+                # The device has the next step to do while we wait for this one.
+                jax.block_until_ready(before)
+                report("denoise", i, len(calls))
+                before = tick
+        jax.block_until_ready(before)
+        report("denoise", len(calls), len(calls))
         return state[0]
 
+    def _groups(self, passes: tuple[Pass, ...], clips: int, tokens: int) -> tuple[Group, ...]:
+        """Which guidance passes share a network call: all, or none."""
+        joint = self.joint
+        if joint is None:
+            config, bytes_ = self.model.config("dit"), jnp.dtype(self.precision.compute).itemsize
+            clips *= len(passes)
+            joint = denoising.fits_together(config, clips, tokens, bytes_, decoding.free_memory())
+        return (passes,) if joint else tuple((one,) for one in passes)
+
     def decode(
-        self, latents: Float[Array, "1 T H W C"], frames: int, report: Progress
-    ) -> Iterator[np.ndarray]:
+        self, latents: Float[Array, "B T H W C"], frames: int, report: Progress
+    ) -> Iterator[UInt8[np.ndarray, "B F Y X 3"]]:
         """Pixels of the first `frames` frames, a few latent frames at a time, in constant memory.
 
         A piece is given out while the device works on the next.
@@ -267,14 +366,15 @@ class Generator:
         vae = self._network("vae")
         graph, params = nnx.split(vae)
         dtype, width = jnp.dtype(vae.precision.compute), self.model.config("vae").dim
-        chunk = self.chunk or pieces(latents.shape, width, dtype.itemsize, free_memory())
+        memory = decoding.free_memory()
+        chunk = self.chunk or decoding.pieces(latents.shape, width, dtype.itemsize, memory)
         report("decode", 0, frames)
-        made = 0
-        for pixels, finite in ahead_by_one(_pieces(graph, params, latents, frames, chunk)):
+        made, shown = 0, decoding.decoded(graph, params, latents, frames, chunk)
+        for pixels, finite in decoding.ahead_by_one(shown):
             if not finite:
                 raise FloatingPointError("The decoder made pixels that are not finite numbers.")
-            piece = np.asarray(pixels)[: frames - made]
-            made += len(piece)
+            piece = np.asarray(pixels)[:, : frames - made]
+            made += piece.shape[1]
             yield piece
             report("decode", made, frames)
 
@@ -282,29 +382,27 @@ class Generator:
         if self.kept is not None and name in self.kept:
             return self.kept[name]
         precision = self.precision if name != "vae" else self.vae or usual_precision()
-        network = self.model.load(name, precision, offload=self.offload)
+        hosted = self.offload and name == "dit"
+        network = self.model.load(name, precision, self.mesh, offload=hosted)
         if self.kept is not None:
             self.kept[name] = network
         return network
 
-    def _text(self, texts: list[str]) -> Float[Array, "B S E"]:
+    def _text(self, texts: list[str]) -> Float[np.ndarray, "B S E"]:
         length = self.model.config("dit").text_length
 
-        def encode(text: str) -> Float[Array, "S E"]:
+        def encode(text: str) -> Float[np.ndarray, "S E"]:
             encoder = self._network("text_encoder")
-            return umt5.text_features(encoder, self.model.tokenizer(), [text], length)[0]
+            features = umt5.text_features(encoder, self.model.tokenizer(), [text], length)
+            return meshes.on_host(features)[0]
 
         # One by one: what a text becomes does not depend on what is encoded beside it.
         known = remembered(self.model, self.precision, length)
-        return jnp.stack([encode(text) if known is None else known(text, encode) for text in texts])
+        return np.stack([encode(text) if known is None else known(text, encode) for text in texts])
 
-    def _reference(
-        self, image: UInt8[np.ndarray, "y x 3"], grid: Grid
-    ) -> Float[Array, "1 1 H W C"]:
-        fitted = media.fit_image(image, grid.height, grid.width)
-        pixels = jnp.asarray(fitted, jnp.float32)[None, None] / 127.5 - 1
+    def _latents(self, frames: UInt8[np.ndarray, "B f Y X 3"]) -> Float[Array, "B M H W C"]:
         graph, params = nnx.split(self._network("vae"))
-        return _encode(graph, params, pixels)
+        return _encode(graph, params, frames.astype(np.float32) / 127.5 - 1)
 
     def _audio(
         self, audio: Float32[np.ndarray, "samples"], frames: int, fps: float
@@ -314,9 +412,32 @@ class Generator:
         encoder = self._network("audio_encoder")
         return wav2vec2.resample(wav2vec2.encode_long(encoder, heard[None]), frames, fps)
 
-    def _pose(self, pose: Float32[np.ndarray, "f J 3"], frames: int) -> Float[Array, "1 F J 3"]:
-        pad = max(0, frames - len(pose))
-        return jnp.asarray(np.pad(pose[:frames], ((0, pad), (0, 0), (0, 0)), mode="edge"))[None]
+
+def _held(pose: Float32[np.ndarray, "f J 3"], frames: int) -> Float32[np.ndarray, "1 F J 3"]:
+    """Cut to that length, or the last frame held."""
+    pad = max(0, frames - len(pose))
+    return np.pad(pose[:frames], ((0, pad), (0, 0), (0, 0)), mode="edge")[None]
+
+
+def _each(requests: Sequence[Request], name: str) -> list[Any]:
+    return [getattr(request, name) for request in requests]
+
+
+def _stacked(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """All of them in one array; None if one is not there."""
+    found = [array for array in arrays if array is not None]
+    return np.stack(found) if len(found) == len(arrays) else None
+
+
+def _under(mesh: Mesh, results: Iterator[Any]) -> Iterator[Any]:
+    """The same, made with that mesh set, which whoever takes them does not see."""
+    while True:
+        with jax.set_mesh(mesh):
+            try:
+                result = next(results)
+            except StopIteration:
+                return
+        yield result
 
 
 @dataclass(frozen=True)
@@ -338,108 +459,8 @@ class _Part:
             self.report(phase, min(self.frames - self.left + new, self.frames), self.frames)
 
 
-def pieces(
-    latents: tuple[int, ...], width: int, itemsize: int = 4, memory: int | None = None
-) -> int:
-    """Latent frames to decode at a time: few enough for memory, and best without a shorter last piece,
-    which would be compiled for itself.
-
-    Args:
-        itemsize: bytes of a number of the activations.
-        memory: bytes that are free on the device, None if unknown. The largest activation may have a
-            96th of it: a decoder's step needs about twelve of them (the TPU compiler's count), and a
-            piece that takes an eighth of the device leaves room for the other networks.
-    """
-    _, frames, rows, columns, _ = latents
-    widest = TEMPORAL * rows * columns * SPATIAL**2 * width * itemsize  # bytes, largest activation
-    budget = 2**28 if memory is None else memory // 96
-    most = max(1, min(8, budget // widest))
-    even = (n for n in range(most, most // 2, -1) if (frames - 1) % n == 0)
-    return next(even, most)
-
-
-def free_memory() -> int | None:
-    """Bytes that nothing occupies on the first device; None where it does not say (CPUs)."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" not in stats:
-        return None
-    return max(0, stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-
-
-def ahead_by_one[T](results: Iterator[T]) -> Iterator[T]:
-    """The same, each given out only when the one after it has been asked for.
-
-    JAX returns before a device has done its work, so the device has the next piece to work on while the
-    caller waits for this one and writes it.
-    """
-    before = next(results, None)
-    for result in results:
-        if before is not None:
-            yield before
-        before = result
-    if before is not None:
-        yield before
-
-
-def _pieces(
-    graph: Any, params: Any, latents: Float[Array, "1 T H W C"], frames: int, chunk: int
-) -> Iterator[tuple[UInt8[Array, "F Y X 3"], Bool[Array, ""]]]:
-    """Pieces of at least `frames` frames and whether all is finite, on their way to the host."""
-    cache, start, made = None, 0, 0
-    while made < frames:
-        stop = start + 1 if start == 0 else start + chunk
-        piece, cache = _decode(graph, params, latents[:, start:stop], cache)
-        for array in piece:
-            array.copy_to_host_async()
-        start, made = stop, made + len(piece[0])
-        yield piece
-
-
-def to_bytes(
-    video: Float[Array, "F Y X 3"],
-) -> tuple[UInt8[Array, "F Y X 3"], Bool[Array, ""]]:
-    """[-1, 1] to 0..255, rounded, and whether all were numbers: one that is not would be a silent black."""
-    rounded = jnp.round((video + 1) * 127.5).clip(0, 255).astype(jnp.uint8)
-    return rounded, jnp.isfinite(video).all()
-
-
-@functools.partial(jax.jit, static_argnums=(0, 3, 4))
-def _embed(graph: Any, params: Any, conditions: Conditions, height: int, width: int) -> Tokens:
-    dit = nnx.merge(graph, params)
-    return dit.recall(dit.embed(conditions, 1, height, width))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def _advance(
-    graph: Any,
-    passes: tuple[frozenset[str], ...],
-    params: Any,
-    state: samplers.State,
-    call: samplers.Calls,
-    weights: Float[Array, "passes"],
-    given: tuple[Tokens, ...],
-) -> samplers.State:
-    """One step of the sampler with all its guidance passes."""
-    dit = nnx.merge(graph, params)
-
-    def network(dropped: frozenset[str], x: Array, t: Array) -> Array:
-        return dit(x, jnp.broadcast_to(t, x.shape[:1]), given[passes.index(dropped)])
-
-    velocity = Plan(passes, np.zeros((0, len(passes)), np.float32)).velocity(network)
-    return samplers.step(velocity, state, call, weights)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _encode(
-    graph: Any, params: Any, pixels: Float[Array, "B F Y X 3"]
+    graph: Any, params: Any, pixels: Float[Array | np.ndarray, "B F Y X 3"]
 ) -> Float[Array, "B T H W C"]:
     return nnx.merge(graph, params).encode(pixels)
-
-
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
-def _decode(
-    graph: Any, params: Any, latents: Float[Array, "1 T H W C"], cache: Any
-) -> tuple[tuple[UInt8[Array, "F Y X 3"], Bool[Array, ""]], Any]:
-    """The next frames as bytes, and whether they are finite; the cache is written over."""
-    pixels, cache = nnx.merge(graph, params).decode_step(latents, cache)
-    return to_bytes(pixels[0]), cache

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 import omnihuman_jax
 from omnihuman_jax import storage
@@ -30,7 +30,7 @@ FORMAT = 1  # raise it when an encoder begins to make other features of the same
 DIGEST = hashlib.sha256().digest_size
 SAMPLE = 4096  # bytes of every file of the weights that are looked at
 
-Encode = Callable[[str], Float[Array, "S E"]]
+Encode = Callable[[str], Float[np.ndarray, "S E"]]
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,16 @@ class Remembered:
     length: int
     room: int = ROOM
 
-    def __call__(self, text: str, encode: Encode) -> Float[Array, "S E"]:
+    def __call__(self, text: str, encode: Encode) -> Float[np.ndarray, "S E"]:
         """Features of a text, from the disk or else of `encode`, the same to the last bit."""
         known = self._read(self._path(text))
         if known is None:
             features = encode(text)
             # A disk that is full, or not ours, costs time the next time and nothing now.
             with contextlib.suppress(OSError):
-                self._write(self._path(text), np.asarray(features))
+                self._write(self._path(text), features)
             return features
-        return jnp.asarray(np.pad(known, ((0, self.length - len(known)), (0, 0))))
+        return np.pad(known, ((0, self.length - len(known)), (0, 0)))
 
     def _path(self, text: str) -> Path:
         said = hashlib.sha256(f"{self.encoder} {self.length} {text}".encode(errors="surrogatepass"))

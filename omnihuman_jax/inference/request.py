@@ -1,10 +1,12 @@
 """From what a user types to a Request: read the files, choose the grid and the length, take the defaults."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
 from omnihuman_jax import media
 from omnihuman_jax.diffusion import samplers
@@ -22,11 +24,17 @@ FRAMES, AREA = 81, 480 * 832  # a clip of Wan2.1, where a model states no other
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What may be asked of `generate`; None takes the model's default. Paths are files."""
+    """What may be asked of `generate`; None takes the model's default.
 
-    reference: str | None = None
-    audio: str | None = None
-    pose: str | None = None
+    Attributes:
+        reference: a picture: a file, an array "y x 3" of bytes, or a PIL image.
+        audio: a file, or mono samples at 16 kHz, float.
+        pose: a file, or keypoints "f J 3" at the video's frame rate: x, y in [0, 1] and confidence.
+    """
+
+    reference: str | np.ndarray | Image.Image | None = None
+    audio: str | np.ndarray | None = None
+    pose: str | np.ndarray | None = None
     text: str | None = None
     negative_text: str | None = None
     seconds: float | None = None
@@ -34,12 +42,14 @@ class Wish:
     size: tuple[int, int] | None = None
     fps: float | None = None
     steps: int | None = None
-    sampler: str = "unipc"
+    sampler: str | None = None
     shift: float | None = None
     text_guidance: float | None = None
     audio_guidance: float | None = None
     guidance_end: float | None = None
     anneal: Anneal = "constant"
+    guidance_interval: tuple[float, float] | None = None
+    anchor: float = 0.0
     seed: int = 0
     drive: Drive = "auto"
     without: tuple[str, ...] = ()
@@ -61,19 +71,21 @@ def prepare(wish: Wish, model: ModelDirectory) -> Request:
         raise InputError(f"--fps lies between 1 and 120, got {fps}.")
     if not 0 <= wish.seed < 2**32:
         raise InputError(f"--seed lies between 0 and {2**32 - 1}, got {wish.seed}.")
-    samplers.make(wish.sampler).schedule(steps, shift)
+    if not 0 <= wish.anchor <= 1:
+        raise InputError(f"--anchor lies between 0 and 1, got {wish.anchor}.")
+    sampler = wish.sampler or str(defaults.get("sampler", "unipc"))
+    samplers.make(sampler).schedule(steps, shift)
     guidance = _guidance(wish, defaults)
-    reference, audio = wish.reference, wish.audio
-    if (reference, audio, wish.pose, wish.text) == (None, None, None, None):
+    reference: Any = wish.reference
+    audio: Any = wish.audio
+    if all(given is None for given in (reference, audio, wish.pose, wish.text)):
         reference = str(media.example(defaults.get("example", "portrait.jpg")))
         audio = str(media.example("speech.flac"))
-    inputs = dict(text=wish.text, reference=reference, audio=audio, pose=wish.pose)
+    inputs: dict[str, Any] = dict(text=wish.text, reference=reference, audio=audio, pose=wish.pose)
     given = [name for name, value in inputs.items() if value is not None]
     chosen = activate(given, wish.drive, wish.without)
     text, reference, audio, posed = (inputs[n] if n in chosen.active else None for n in inputs)
-    image = None if reference is None else media.read_image(reference)
-    sound = None if audio is None else media.read_audio(audio, SAMPLE_RATE)
-    pose = None if posed is None else _at_rate(*media.read_pose(posed), fps)
+    image, sound, pose = _picture(reference), _sound(audio), _keypoints(posed, fps)
     driven = [
         None if sound is None else len(sound) / SAMPLE_RATE,
         None if pose is None else len(pose) / fps,
@@ -90,13 +102,50 @@ def prepare(wish: Wish, model: ModelDirectory) -> Request:
         pose=pose,
         text=text,
         negative_text=_negative(wish, defaults),
-        sampler=wish.sampler,
+        sampler=sampler,
         steps=steps,
         shift=shift,
         guidance=guidance,
         seed=wish.seed,
+        anchor=wish.anchor,
         notes=(chosen.told(),),
     )
+
+
+def _picture(given: Any) -> np.ndarray | None:
+    if given is None or isinstance(given, str | os.PathLike):
+        return None if given is None else media.read_image(given)
+    if isinstance(given, Image.Image):
+        given = np.asarray(given.convert("RGB"))
+    array = np.asarray(given)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
+        raise InputError(
+            f"A picture is an array of bytes, height x width x 3, got {array.dtype} {array.shape}."
+        )
+    return array
+
+
+def _sound(given: Any) -> np.ndarray | None:
+    if given is None or isinstance(given, str | os.PathLike):
+        return None if given is None else media.read_audio(given, SAMPLE_RATE)
+    array = np.asarray(given)
+    if array.ndim != 1 or array.dtype.kind != "f" or not array.size or not np.isfinite(array).all():
+        raise InputError(
+            f"Sound is one row of finite samples at {SAMPLE_RATE} a second, floats about -1 to 1, got "
+            f"{array.dtype} {array.shape}."
+        )
+    return array.astype(np.float32)
+
+
+def _keypoints(given: Any, fps: float) -> np.ndarray | None:
+    if given is None or isinstance(given, str | os.PathLike):
+        return None if given is None else _at_rate(*media.read_pose(given), fps)
+    array = np.asarray(given, np.float32)
+    if array.ndim != 3 or array.shape[2] != 3 or not array.size or not np.isfinite(array).all():
+        raise InputError(
+            f"Keypoints are finite numbers, frames x joints x 3 (x, y, confidence), got {array.shape}."
+        )
+    return array
 
 
 def _length(
@@ -137,7 +186,8 @@ def _guidance(wish: Wish, defaults: Mapping[str, Any]) -> Guidance:
             return Constant(start)
         return (Linear if wish.anneal == "linear" else Cosine)(start, end)
 
-    return Guidance(text=scale(text), audio=scale(audio))
+    interval = Guidance.interval if wish.guidance_interval is None else wish.guidance_interval
+    return Guidance(text=scale(text), audio=scale(audio), interval=interval)
 
 
 def scales(defaults: Mapping[str, Any]) -> tuple[float, float]:

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Array, Float, UInt8
 
 from omnihuman_jax import storage
 from omnihuman_jax.conditions import Conditions
@@ -45,6 +46,23 @@ def cut(conditions: Conditions, start: int, clip: int) -> Conditions:
             if (value := getattr(conditions, name)) is not None
         },
     )
+
+
+def anchored(
+    motion: Float[Array, "B M H W C"], anchor: Float[Array, "B M H W C"], strength: float
+) -> Float[Array, "B M H W C"]:
+    """Each channel's mean and deviation moved towards those of `anchor` (AdaIN, arXiv 1703.06868, eq. 8).
+
+    Errors of colour add up from segment to segment: each one starts from the faults of the last.
+    """
+
+    def statistics(x: Array) -> tuple[Array, Array]:
+        axes = (1, 2, 3)
+        return jnp.mean(x, axes, keepdims=True), jnp.std(x, axes, keepdims=True)
+
+    (mean, spread), (old, wide) = statistics(motion), statistics(anchor)
+    moved = (motion - mean) / jnp.maximum(spread, 1e-6) * wide + old
+    return motion + strength * (moved - motion)
 
 
 @dataclass(frozen=True)

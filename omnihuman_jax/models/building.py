@@ -4,7 +4,7 @@ import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -120,7 +120,7 @@ def lower(module: Any, kind: low_precision.Kind) -> None:
         if isinstance(layer, Linear):
             codes, scale = low_precision.encode(layer.kernel[...], kind)
             target = layer.kernel.get_metadata()["axes"][-1]
-            layer.kernel = layer.kernel.replace(codes)
+            layer.kernel = cast(Any, layer.kernel.replace(codes))
             layer.kernel_scale = nnx.Param(scale, axes=(target,))
 
 
@@ -142,7 +142,7 @@ def arbitrary(make: Callable[[nnx.Rngs], Any], seed: int = 0) -> Any:
     the root of their inputs, and nothing is zero; norms scale by about one.
     """
     abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
-    params = {}
+    params: dict[str, Any] = {}
     for path, leaf in flat(abstract).items():
         if path.endswith(SCALE):
             continue  # comes with its kernel

@@ -12,7 +12,7 @@ import math
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -438,9 +438,9 @@ def _lowered(
     if array.shape != targets[path].shape:
         raise ValueError(f"{path} is {array.shape}, the network needs {targets[path].shape}.")
     where = tuple(targets[name].sharding for name in names)
-    kind = low_precision.kind_of(targets[path].dtype)
     if where[0].memory_kind == hosts.HOST:
         return _lowered_on_host(path, array, targets)
+    kind = cast(low_precision.Kind, low_precision.kind_of(targets[path].dtype))
     empty = lambda: tuple(jnp.zeros(targets[n].shape, targets[n].dtype) for n in names)
     made = jax.jit(empty, out_shardings=where)()
     put = jax.jit(functools.partial(_put, kind=kind), donate_argnums=0, out_shardings=where)

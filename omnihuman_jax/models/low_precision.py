@@ -6,7 +6,8 @@ largest magnitude over the largest code, so scaling a row by a power of two chan
 zeros stays zeros. qwix does both (docs/decisions/0010-low-precision.md); its defaults are those named here.
 
 Errors, with s the scale: of an int8 code half a unit, s / 2; of a float8 code (three bits behind the point)
-at most 1/16 of the value, or s / 1024 near zero. The sums are exact in int32, and of float32 for float8.
+at most 1/16 of the value, or s / 1024 near zero. Sums are exact in int32 (of up to 131,071
+products), and float32 for float8.
 """
 
 from collections.abc import Mapping

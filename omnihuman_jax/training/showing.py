@@ -73,12 +73,12 @@ def show(
     sampler = samplers.make(request.sampler)
     calls = sampler.calls(sampler.schedule(request.steps, request.shift))
     with mesh.here():
-        conditions, negative = jax.tree.map(np.asarray, generator.encode(request, _silent))
-    latents = generator.denoise(request, conditions, negative, calls, _silent)
+        conditions, negative = jax.tree.map(np.asarray, generator.encode([request], _silent))
+    latents = generator.denoise([request], conditions, negative, calls, _silent)
     gathered = np.asarray(latents)
     with mesh.here():
         pixels = generator.decode(jnp.asarray(gathered), request.grid.frames, _silent)
-        frames = np.concatenate(list(pixels))
+        frames = np.concatenate(list(pixels), axis=1)[0]
     scores = {} if truth is None else {"lip_corr": scoring.lip_score(frames, truth)}
     return Sample(frames, request.fps, sound=request.audio, scores=scores)
 

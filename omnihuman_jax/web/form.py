@@ -18,7 +18,8 @@ from omnihuman_jax.web.limits import MOST_TEXT
 
 FILES = ("reference", "audio", "pose")
 DRIVES: tuple[str, ...] = get_args(Drive)
-SAMPLERS = tuple(samplers.SAMPLERS)
+USUAL = "the model's"
+SAMPLERS = (USUAL, *samplers.SAMPLERS)
 NUMBERS: dict[str, type[int] | type[float]] = {
     "seconds": float,
     "seed": int,
@@ -56,7 +57,7 @@ class Form:
     steps: int | None = None
     size: str = ""
     drive: str = "auto"
-    sampler: str = "unipc"
+    sampler: str = USUAL
     text_guidance: float | None = None
     audio_guidance: float | None = None
 
@@ -113,7 +114,7 @@ class Form:
             steps=self.steps,
             size=_size(self.size),
             drive=self.drive,  # type: ignore[arg-type]
-            sampler=self.sampler,
+            sampler=None if self.sampler == USUAL else self.sampler,
             text_guidance=self.text_guidance,
             audio_guidance=self.audio_guidance,
         )

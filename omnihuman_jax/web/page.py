@@ -134,7 +134,7 @@ def _inputs(studio: Studio) -> tuple[dict[str, Any], gr.Button]:
                 list(DRIVES), value="auto", label="Driven by", min_width=140
             )
             fields["sampler"] = gr.Dropdown(
-                list(SAMPLERS), value="unipc", label="Sampler", min_width=140
+                list(SAMPLERS), value=SAMPLERS[0], label="Sampler", min_width=140
             )
         fields["negative_text"] = gr.Textbox(label="What to avoid", max_lines=2)
         fields["pose"] = gr.File(

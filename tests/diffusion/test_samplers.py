@@ -114,7 +114,7 @@ def test_scan_equals_a_loop_with_one_compiled_step(name):
         return step(lambda x, t, gain: gain * gaussian(x, t), state, call, gain)
 
     gains = np.linspace(0.5, 1.5, len(calls)).astype(np.float32)
-    state = sampler.init(START)
+    state = sampler.init(START, [START] * sampler.fresh(6))
     for i in range(len(calls)):
         state = compiled(state, calls[i], gains[i, ...])
     whole = sample(sampler, schedule, lambda x, t, gain: gain * gaussian(x, t), START, gains)
@@ -141,12 +141,28 @@ def test_a_method_reads_only_what_it_has_written(name):
     sampler = make(name)
     mixes = sampler.calls(sampler.schedule(5, shift=5.0)).mix
     kept = mixes.shape[1]
-    known = {0}  # the latents
+    known = {0, *range(kept - sampler.fresh(5), kept)}  # the latents, and noise that was given
     for i, mix in enumerate(mixes):
         # The prediction of a row that is written from unset memory is itself unset.
         useful = {k for k in range(kept) if set(np.flatnonzero(mix[k])) <= known | {kept}}
         assert 0 in useful, f"call {i}"
         known = useful
+
+
+def test_a_distilled_model_jumps_to_data_and_goes_back_with_fresh_noise():
+    """Two steps by hand; and with the same noise again, going back is Euler's step."""
+    sampler, again = make("consistency"), START[::-1]
+    schedule = sampler.schedule(2, shift=1.0)
+    np.testing.assert_array_equal(schedule.sigmas, [1, 0.5, 0])
+    state, calls = sampler.init(START, [again]), sampler.calls(schedule)
+    for i in range(2):
+        state = step(gaussian, state, calls[i])
+    back = 0.5 * (START - gaussian(START, 1.0)) + 0.5 * again
+    np.testing.assert_allclose(state[0], back - 0.5 * gaussian(back, 0.5), atol=1e-6)
+    same, euler = (sample(make(n), schedule, gaussian, START) for n in ("consistency", "euler"))
+    np.testing.assert_allclose(same, euler, atol=1e-6)
+    with pytest.raises(InputError, match="1 to 8 steps, got 9"):
+        sampler.schedule(9)
 
 
 def test_a_step_compiles_from_shapes_alone():

@@ -2,13 +2,15 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from omnihuman_jax.diffusion.guidance import Constant, Guidance
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import Grid
-from omnihuman_jax.inference.generator import Generator, Request, ahead_by_one, pieces, to_bytes
+from omnihuman_jax.inference.decoding import ahead_by_one, pieces, to_bytes
+from omnihuman_jax.inference.generator import Generator, Request
 from omnihuman_jax.models.conditioner import AudioConfig, PoseConfig
 from omnihuman_jax.models.dit import DiTConfig
 from omnihuman_jax.models.manifest import Manifest

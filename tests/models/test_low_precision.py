@@ -95,6 +95,14 @@ def test_tokens_and_channels_of_zeros_stay_zero(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_inputs_in_bfloat16_are_rounded_once(kind):
+    codes, scale = encode(jnp.asarray(numbers(5, 16, 10), jnp.float32), kind)
+    x = jnp.asarray(numbers(4, 64, 16), jnp.bfloat16)
+    want = product(x.astype(jnp.float32), codes, scale)
+    np.testing.assert_array_equal(product(x, codes, scale), want)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_stacked_layers_have_scales_of_their_own(kind):
     w = jnp.asarray(numbers(6, 3, 16, 10), jnp.float32)
     both = encode(w, kind)
@@ -180,13 +188,12 @@ def test_one_layer_over_eight_devices_is_that_of_one_to_the_bit():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", [dict(fsdp=4, tensor=2), dict(fsdp=2, context=2, tensor=2)])
-def test_over_eight_devices_it_is_the_same_network(sizes):
+def test_over_eight_devices_it_is_the_same_network():
     """In float32 but for the codes, of which those on an edge may fall to the other side."""
     precision = dataclasses.replace(PRECISIONS["float32"], linears="int8")
     model = network(precision)
     want = velocity(model, *given())
-    mesh = meshes.make_mesh(**sizes)
+    mesh = meshes.make_mesh(fsdp=2, context=2, tensor=2)
     graph, params = nnx.split(model)
     params = jax.device_put(params, meshes.shardings(params, mesh))
     with jax.set_mesh(mesh):
@@ -257,26 +264,23 @@ def test_a_network_in_8_bits_is_not_saved(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_larger_network_in_8_bits_starts_the_rest_as_ever(tmp_path, stored):
-    config = dataclasses.replace(CONFIG, audio=None)
-    wan = released.random_network(OmniHumanDiT, config)
+def test_what_is_not_stored_starts_in_8_bits_too(tmp_path):
+    wan = released.random_network(OmniHumanDiT, dataclasses.replace(CONFIG, audio=None))
     model = save(str(tmp_path / "model"), {"dit": wan}, weights="safetensors", tokenizer="byt5")
-    got = flat(model.load("dit", PRECISIONS["int8"], config=CONFIG, seed=3))
-    new = flat(
-        jax.jit(lambda: nnx.state(OmniHumanDiT(CONFIG, PRECISIONS["int8"], rngs=nnx.Rngs(3))))()
-    )
+    got = flat(model.load("dit", PRECISIONS["int8"], config=CONFIG))
     np.testing.assert_array_equal(got[PATH], encode(flat(wan)[PATH], "int8")[0])
     added = "blocks/audio_attn/q/kernel"
-    for path in (added, added + SCALE):
-        np.testing.assert_array_equal(got[path], new[path])
+    # Every channel has its largest code, which is 128 below zero.
+    assert (np.abs(got[added].astype(int)).max(1) >= 127).all()
+    assert (got[added + SCALE] > 0).all()
 
 
 @pytest.mark.slow
 def test_the_command_line_makes_a_video_in_8_bits(tmp_path, capsys):
     out = tmp_path / "out.mp4"
-    small = ["--size", "32x32", "--frames", "5", "--steps", "1", "--quiet"]
+    small = ["--size", "32x32", "--frames", "1", "--steps", "1", "--quiet", "--text", "hello"]
     assert cli.main(["generate", *small, "--precision", "int8", "--out", str(out)]) == 0
-    assert probe_video(out).frames == 5
+    assert probe_video(out).frames == 1
 
 
 def test_an_unknown_precision_is_refused(capsys):

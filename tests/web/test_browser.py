@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 import wave
@@ -33,7 +34,7 @@ PLAYED = """async () => {
   const video = document.querySelector('#video video');
   video.pause(); video.currentTime = 0;
   await video.play();
-  const until = Date.now() + 5000;
+  const until = Date.now() + 15000;
   while (video.currentTime < 0.1 && Date.now() < until) await new Promise(r => setTimeout(r, 20));
   return {ready: video.readyState, duration: video.duration, at: video.currentTime,
           sound: video.webkitAudioDecodedByteCount, width: video.videoWidth};
@@ -64,20 +65,26 @@ def serving(work):
         "GRADIO_ALLOWED_PATHS": "/etc",  # left from another server of this user: opens nothing
     }
     command = [sys.executable, "-c", SERVER, "serve", "--port", "0", "--json"]
-    server = subprocess.Popen(
-        [*command, "--work", str(work), "--max-seconds", "2"],
-        env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    log = work.with_name("log")
+    with log.open("w") as err:
+        server = subprocess.Popen(
+            [*command, "--work", str(work), "--max-seconds", "2"],
+            env=env, text=True, stdout=subprocess.PIPE, stderr=err,
+        )  # fmt: skip
+    late = threading.Timer(120, server.kill)  # a line that never comes would be waited for forever
+    late.start()
     try:
         line = server.stdout.readline()
-        assert line, server.stderr.read()
+        late.cancel()
+        assert line, log.read_text()
         yield json.loads(line)["url"]
         server.send_signal(signal.SIGINT)
-        _, err = server.communicate(timeout=30)
-        assert server.returncode == 130 and "Traceback" not in err, err
-        assert "OUTSIDE" not in err, err
+        assert server.wait(60) == 130, log.read_text()
     finally:
+        late.cancel()
         server.kill()
+    said = log.read_text()
+    assert "Traceback" not in said and "OUTSIDE" not in said, said
 
 
 @contextmanager
@@ -104,7 +111,7 @@ def browsing():
 def status(url, path):
     """The answer to a path as it is written, which a browser would tidy first."""
     try:
-        with urllib.request.urlopen(url.rstrip("/") + path, timeout=10) as answer:
+        with urllib.request.urlopen(url.rstrip("/") + path, timeout=30) as answer:
             return answer.status
     except urllib.error.HTTPError as refusal:
         return refusal.code
@@ -120,9 +127,9 @@ def handed_in(url, path):
         json.dumps(body).encode(),
         {"Content-Type": "application/json"},
     )
-    urllib.request.urlopen(join, timeout=10).close()
+    urllib.request.urlopen(join, timeout=30).close()
     with urllib.request.urlopen(
-        f"{url}gradio_api/queue/data?session_hash=forged", timeout=20
+        f"{url}gradio_api/queue/data?session_hash=forged", timeout=60
     ) as told:
         for line in told:
             if b"process_completed" in line or b"process_generating" in line:
@@ -159,6 +166,7 @@ def test_a_visitor_hands_in_a_portrait_and_a_voice_and_sees_them_speak(inputs):
         page.get_by_label("Text", exact=True).fill("<b>a woman</b> nods")
         page.click("#make")
         page.wait_for_selector("#repeat")
+        page.wait_for_selector("#video video")
 
         seen = page.evaluate("seen")
         shares = {text for text in seen if "Denoising" in text}
