@@ -168,6 +168,7 @@ def load(
     *,
     precision: str = "auto",
     mesh: Mapping[str, int] | None = None,
+    keep: bool = True,
     offload: bool = False,
 ) -> Pipeline:
     """A model directory (local or gs://), or a built-in model, ready to make videos.
@@ -175,13 +176,16 @@ def load(
     Args:
         precision: "float32", "bfloat16", "int8", "float8", or "auto": float32 on a CPU, else bfloat16.
         mesh: how many devices along data, context, tensor, fsdp (mesh.py); None: all share each video.
+        keep: whether networks stay loaded from one video to the next; False frees each after its work, for
+            devices that cannot hold the transformer and the text encoder at once.
         offload: the transformer's blocks wait in the host's memory: slower, for devices they do not fit.
 
     Raises:
         InputError: no such model or precision, or a mesh that is not these devices.
     """
+    kept: dict[str, Any] | None = {} if keep else None
     devices = meshes.for_videos(1, mesh)
-    return Pipeline(find(model), precision_of(precision), devices, offload=offload)
+    return Pipeline(find(model), precision_of(precision), devices, kept, offload)
 
 
 def precision_of(name: str) -> Precision:
