@@ -167,6 +167,13 @@ def _add_sampling(add: Callable[..., Any]) -> None:
     )
     add("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
     add(
+        "--offload",
+        choices=["none", "blocks"],
+        default="none",
+        help="blocks: the transformer's blocks stay in the host's memory and a layer at a time is copied "
+        "to a device that is too small for all; the same video, slower (default: none)",
+    )
+    add(
         "--precision",
         choices=PRECISIONS,
         default="auto",
@@ -205,7 +212,8 @@ def _run(args: argparse.Namespace) -> None:
     devices = mesh.for_videos(len(requests), args.mesh)
     precision = precision_of(args.precision)
     kept: dict[str, Any] | None = None if len(requests) == 1 else {}
-    pipe = Pipeline(model, precision=precision, mesh=devices, kept=kept)
+    offload = args.offload == "blocks"
+    pipe = Pipeline(model, precision=precision, mesh=devices, kept=kept, offload=offload)
     made: dict[int, dict[str, Any]] = {}
     for group in pipe.groups([request for request, _ in requests]):
         made |= dict(zip(group, _make(pipe, [requests[i] for i in group], args), strict=True))

@@ -91,6 +91,7 @@ class Generator:
         mesh: devices that make a video together: clips lie over data, tokens over context (mesh.py); None
             for the first device, or the mesh that is set.
         joint: whether all guidance passes are one network call; None where memory allows.
+        offload: the transformer's blocks wait in the host's memory, for a device they do not fit.
     """
 
     model: ModelDirectory
@@ -100,6 +101,7 @@ class Generator:
     kept: dict[str, Any] | None = None
     mesh: Mesh | None = None
     joint: bool | None = None
+    offload: bool = False
 
     def __call__(
         self, request: Request, progress: Progress | None = None, saved: Kept | None = None
@@ -380,7 +382,8 @@ class Generator:
         if self.kept is not None and name in self.kept:
             return self.kept[name]
         precision = self.precision if name != "vae" else self.vae or usual_precision()
-        network = self.model.load(name, precision, self.mesh)
+        hosted = self.offload and name == "dit"
+        network = self.model.load(name, precision, self.mesh, offload=hosted)
         if self.kept is not None:
             self.kept[name] = network
         return network

@@ -63,18 +63,22 @@ class Pipeline:
     Attributes:
         mesh: devices that share the work; None for one.
         kept: networks that are loaded; None frees each after its work.
+        offload: the transformer's blocks wait in the host's memory, for a device they do not fit.
     """
 
     model: ModelDirectory
     precision: Precision
     mesh: Mesh | None = None
     kept: dict[str, Any] | None = dataclasses.field(default_factory=dict)
+    offload: bool = False
 
     @property
     def generator(self) -> Generator:
         """What does the work."""
         vae = FLOAT32 if self.precision == FLOAT32 else None
-        return Generator(self.model, self.precision, vae, kept=self.kept, mesh=self.mesh)
+        return Generator(
+            self.model, self.precision, vae, kept=self.kept, mesh=self.mesh, offload=self.offload
+        )
 
     @property
     def first(self) -> bool:
@@ -165,6 +169,7 @@ def load(
     precision: str = "auto",
     mesh: Mapping[str, int] | None = None,
     keep: bool = True,
+    offload: bool = False,
 ) -> Pipeline:
     """A model directory (local or gs://), or a built-in model, ready to make videos.
 
@@ -173,12 +178,14 @@ def load(
         mesh: how many devices along data, context, tensor, fsdp (mesh.py); None: all share each video.
         keep: whether networks stay loaded from one video to the next; False frees each after its work, for
             devices that cannot hold the transformer and the text encoder at once.
+        offload: the transformer's blocks wait in the host's memory: slower, for devices they do not fit.
 
     Raises:
         InputError: no such model or precision, or a mesh that is not these devices.
     """
     kept: dict[str, Any] | None = {} if keep else None
-    return Pipeline(find(model), precision_of(precision), meshes.for_videos(1, mesh), kept)
+    devices = meshes.for_videos(1, mesh)
+    return Pipeline(find(model), precision_of(precision), devices, kept, offload)
 
 
 def precision_of(name: str) -> Precision:

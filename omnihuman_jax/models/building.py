@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 
 from omnihuman_jax.attention import LSE, OUT
 from omnihuman_jax.mesh import shardings
-from omnihuman_jax.models import low_precision
+from omnihuman_jax.models import low_precision, offload
 
 Remat = Literal["none", "full", "dots", "attention"]
 
@@ -184,12 +184,14 @@ def scan(
     `inputs` are pytrees whose leaves have a leading layer axis. Compiled once for all layers.
     `remat` says what the backward pass recomputes: nothing, everything, all but matmul results, or all
     but the outputs of long attention.
+    Parameters that wait in the host's memory are copied a layer at a time (offload.py).
     Returns the last carry and the outputs, stacked on a leading layer axis.
     """
     graph, params = nnx.split(layers)
 
     def body(carry: Any, given: tuple[Any, ...]) -> tuple[Any, Any]:
-        return apply(nnx.merge(graph, given[0]), carry, *given[1:])
+        layer = nnx.merge(graph, offload.fetched(given[0]))
+        return apply(layer, carry, *given[1:])
 
     if remat != "none":
         keep = jax.checkpoint_policies

@@ -27,6 +27,7 @@ from omnihuman_jax import orbax_layout, storage, torch_files
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.models import low_precision, umt5
 from omnihuman_jax.models import manifest as manifests
+from omnihuman_jax.models import offload as hosts
 from omnihuman_jax.models.building import FLOAT32, SCALE, Precision, flat, with_params
 from omnihuman_jax.models.manifest import KINDS, SAMPLING, Manifest, Weights
 from omnihuman_jax.orbax_layout import stored_paths
@@ -81,6 +82,7 @@ class ModelDirectory:
         *,
         config: Any = None,
         seed: int = 0,
+        offload: bool = False,
     ) -> Any:
         """A network with its weights, each device reading its own part of them.
 
@@ -89,6 +91,8 @@ class ModelDirectory:
             precision: weights are cast to `precision.params` while they are read, and kernels that it
                 keeps in 8 bits are so a few layers at a time: never is there more of them unquantised.
             mesh: where they lie, by the table in mesh.py; None for the first device.
+            offload: the matrices of the transformer's blocks stay in the host's memory, and never are
+                more than a layer of them on the device (offload.py).
             config: another config whose network has all parameters of the stored one and more (the
                 omni-conditions, say); the others start as they do in a new network of this seed.
 
@@ -100,7 +104,7 @@ class ModelDirectory:
             _make, KINDS[name].network, config or stored_config, precision, seed
         )
         abstract = nnx.eval_shape(make)
-        targets = _targets(abstract, mesh)
+        targets = _targets(abstract, mesh, offload)
         folder = storage.join(self.path, name)
         safetensors = self.manifest.weights[name] == "safetensors"
         found = set(_stored_safetensors(folder) if safetensors else stored_paths(folder))
@@ -339,13 +343,17 @@ def _make(network: Any, config: Any, precision: Precision, seed: int) -> Any:
     return network(config, precision, rngs=nnx.Rngs(seed))
 
 
-def _targets(abstract: Any, mesh: Mesh | None) -> dict[str, jax.ShapeDtypeStruct]:
+def _targets(
+    abstract: Any, mesh: Mesh | None, offload: bool = False
+) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape, dtype and sharding of every parameter, by path."""
     shapes = flat(nnx.state(abstract, nnx.Param))
     if mesh is None:
         where: dict[str, Any] = dict.fromkeys(shapes, SingleDeviceSharding(jax.local_devices()[0]))
     else:
         where = flat(meshes.shardings(nnx.state(abstract, nnx.Param), mesh))
+    if offload:
+        where = {path: hosts.waiting(w) if hosts.waits(path) else w for path, w in where.items()}
     return {
         path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where[path])
         for path, leaf in shapes.items()
@@ -430,6 +438,8 @@ def _lowered(
     if array.shape != targets[path].shape:
         raise ValueError(f"{path} is {array.shape}, the network needs {targets[path].shape}.")
     where = tuple(targets[name].sharding for name in names)
+    if where[0].memory_kind == hosts.HOST:
+        return _lowered_on_host(path, array, targets)
     kind = cast(low_precision.Kind, low_precision.kind_of(targets[path].dtype))
     empty = lambda: tuple(jnp.zeros(targets[n].shape, targets[n].dtype) for n in names)
     made = jax.jit(empty, out_shardings=where)()
@@ -438,6 +448,24 @@ def _lowered(
         layers = _placed(array[start : start + array.rows], where[0])
         made = put(made, layers, start)
     return dict(zip(names, made, strict=True))
+
+
+def _lowered_on_host(
+    path: str, array: LazyArray, targets: Mapping[str, jax.ShapeDtypeStruct]
+) -> dict[str, jax.Array]:
+    """As `_lowered`, the codes put together in the host's memory."""
+    names = (path, path + SCALE)
+    made = [np.empty(targets[name].shape, targets[name].dtype) for name in names]
+    encode = jax.jit(low_precision.encode, static_argnums=1)
+    kind = low_precision.kind_of(targets[path].dtype)
+    for start in range(0, len(array), array.rows):
+        rows = slice(start, start + array.rows)
+        for whole, part in zip(made, encode(array[rows], kind), strict=True):
+            whole[rows] = np.asarray(part)
+    return {
+        name: _placed(whole, targets[name].sharding)
+        for name, whole in zip(names, made, strict=True)
+    }
 
 
 def _put(made: Any, layers: jax.Array, start: Any, *, kind: low_precision.Kind) -> Any:

@@ -10,6 +10,7 @@ from omnihuman_jax.models.conditioner import AudioConfig, PoseConfig
 from omnihuman_jax.models.directory import ModelDirectory, open_directory
 from omnihuman_jax.models.dit import DiTConfig
 from omnihuman_jax.models.manifest import KINDS, Manifest
+from omnihuman_jax.models.offload import sent
 from omnihuman_jax.models.umt5 import BYTES, UMT5Config
 from omnihuman_jax.models.vae import VAEConfig
 from omnihuman_jax.models.wav2vec2 import Wav2Vec2Config
@@ -74,9 +75,11 @@ class Untrained(ModelDirectory):
         *,
         config: Any = None,
         seed: int = 0,
+        offload: bool = False,
     ) -> Any:
         network, config = KINDS[name].network, config or self.config(name)
-        return arbitrary(lambda rngs: network(config, precision, rngs=rngs), seed)
+        made = arbitrary(lambda rngs: network(config, precision, rngs=rngs), seed)
+        return sent(made) if offload else made
 
 
 def mini() -> ModelDirectory:
