@@ -193,7 +193,7 @@ class Generator:
                 for one, own in zip(saved, frames, strict=True):
                     one.write(number, own)
             if anchor is None:
-                anchor = frames[:, :MOTION_FRAMES]
+                anchor = frames[:, :MOTION_FRAMES].copy()
             seen = frames if before is None else np.concatenate([before, frames], axis=1)
             before = seen[:, -MOTION_FRAMES:].copy()  # and not the whole segment
 
