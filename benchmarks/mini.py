@@ -61,6 +61,7 @@ FIRST, KNOWN = 50_000, 60_000  # clips that are generated; drawn ones that show 
 SECONDS, FPS = 4.0, 25
 LONG, SHORT = 49, 25  # frames of a clip that speaks, and of the others
 PEOPLE = 50
+FACES = 32  # puppets whose looks say what a puppet is
 READ = (3, 12, 21)  # frames of a short clip in which joints are looked for, 0.4 s each
 ARMS = (7, 8, 9, 10)
 PARTS = ("lips", "real", "conditions", "text")
@@ -338,7 +339,7 @@ def _truth(c: Case) -> np.ndarray:
 def text_part(make: Film, clips: int, size: int, seed: int) -> dict[str, Any]:
     """Captions that differ in one word, and no other condition."""
     bases = _bases(max(1, clips // 8), size)
-    known = [case(n, size, SHORT) for n in _spread(KNOWN, 32)]
+    known = [case(n, size, SHORT) for n in _spread(KNOWN, FACES)]
     faces = scoring.Faces.of([(c.clip.frame(c.start)[None], c.pose[:1]) for c in known])
     text: dict[str, Any] = {}
     shown, shown_dropped = [], []

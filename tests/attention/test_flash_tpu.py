@@ -64,7 +64,7 @@ def test_every_pass_is_that_of_chunked_attention(statistic, queries, keys, width
 
 @pytest.mark.parametrize("statistic", ["bound", "running"])
 def test_lengths_and_segments_hide_what_they_say(statistic):
-    qkv, turns = inputs(130, 300, batch=2, heads=2), inputs(130, 300, batch=2, heads=2, seed=1)
+    qkv, turns = inputs(130, 300, batch=2), inputs(130, 300, batch=2, seed=1)
     spoiled = qkv[0], qkv[1], qkv[2].at[0, 70:].set(1e30)
     of_q = jnp.asarray(np.arange(130) // 50 + np.zeros((2, 1)), jnp.int32)
     of_k = jnp.asarray(np.arange(300) // 40 + np.zeros((2, 1)), jnp.int32)
@@ -177,15 +177,18 @@ def chip(request):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("length", [32_760, 75_600])
+@pytest.mark.parametrize("length, statistic", [(32_760, "bound"), (75_600, "running")])
 @pytest.mark.parametrize("pass_", ["forward", "backward", "tangent"])
-def test_it_compiles_for_every_generation(chip, length, pass_):
-    """Two heads of bfloat16, with the lengths and tiles that the dispatcher would use."""
+def test_it_compiles_for_every_generation(chip, length, statistic, pass_):
+    """Two heads of bfloat16, with the lengths and tiles that the dispatcher would use.
+
+    Tiles are the same at both, so each of the two programs that `auto` chooses from is compiled at one.
+    """
     place = jax.sharding.SingleDeviceSharding(chip)
     aval = lambda *shape, dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
     x = aval(1, length, 2, 128, dtype=jnp.bfloat16)
     lse = aval(1, 2, length, dtype=jnp.float32)
-    ours, mask = flash_tpu.kernel(device=chip.device_kind), Mask()
+    ours, mask = flash_tpu.kernel(device=chip.device_kind, statistic=statistic), Mask()
     runs = {
         "forward": (lambda *qkv: ours.forward(qkv, mask), (x, x, x)),
         "backward": (lambda *a: ours.backward(a[:3], mask, *a[3:]), (x, x, x, x, lse, x)),
@@ -203,6 +206,12 @@ def test_tiles_cover_any_length_with_pieces_that_divide(kind, pass_):
         tile = tiles(kind, length, keys, 128, pass_)
         assert tile.queries % 128 == tile.keys % tile.compute == tile.compute % 128 == 0
         assert tile.queries < length + 128 and tile.keys < keys + 128
+
+
+@pytest.mark.parametrize("pass_", ["forward", "backward", "tangent"])
+@pytest.mark.parametrize("kind", TABLE)
+def test_480p_and_720p_have_the_same_tiles(kind, pass_):
+    assert len({tiles(kind, n, n, 128, pass_) for n in (32_760, 75_600)}) == 1
 
 
 def test_padding_counts_when_tiles_are_chosen():

@@ -45,7 +45,7 @@ def test_two_processes_of_two_devices_make_the_video_of_one(tmp_path):
         JAX_NUM_PROCESSES="2",
         JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}",
     )
-    voice = ["--audio", "omnihuman_jax/examples/speech.flac", "--frames", "9"]
+    voice = ["--audio", "omnihuman_jax/examples/speech.flac", "--frames", "5"]
     both = [
         started(*SAID, *voice, "--mesh", "context=4", "--out", str(tmp_path / f"{number}.mp4"),
                 **of_all, JAX_PROCESS_ID=str(number))
@@ -61,11 +61,11 @@ def test_two_processes_of_two_devices_make_the_video_of_one(tmp_path):
 
 def test_a_killed_process_goes_on_with_its_segment_and_ends_in_the_same_video(tmp_path):
     out, whole = tmp_path / "out.mp4", tmp_path / "whole.mp4"
-    long = ["--text", "hello", "--frames", "225"]  # five segments
+    long = ["--text", "hello", "--frames", "137"]  # three segments
     process = started(*long, "--out", str(out))
     segments = tmp_path / "out.mp4.segments"
     deadline = time.monotonic() + 200
-    while len(list(segments.glob("*.npz"))) < 2 and process.poll() is None:
+    while not list(segments.glob("*.npz")) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
