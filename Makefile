@@ -11,7 +11,7 @@ demo: setup  ## a portrait and a voice in, a video out: runs/demo.mp4
 	@$(PY) -m omnihuman_jax generate --out runs/demo.mp4
 
 test: setup  ## every test
-	@$(PY) -m pytest -n 2
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup  ## the quick loop: format, lint, layers, types, tests not marked slow
 	@.venv/bin/ruff format --check .
