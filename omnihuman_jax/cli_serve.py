@@ -24,7 +24,7 @@ EPILOG = """examples:
   omnihuman serve --model models/wan-1.3b --max-seconds 20
   omnihuman serve --host 0.0.0.0                   for the whole network; there is no password
 """
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "int8", "float8")  # models/building.py
 SWEEP = 600.0  # seconds between two looks for old files
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
@@ -159,30 +159,22 @@ def _environment(folder: Path, host: str) -> None:
 
 
 def _studio(args: argparse.Namespace, folder: Path) -> "Studio":
-    import jax
-
-    from omnihuman_jax.inference.generator import Generator
+    from omnihuman_jax.inference.pipeline import load
     from omnihuman_jax.inference.request import AREA
-    from omnihuman_jax.models.building import FLOAT32, Precision
-    from omnihuman_jax.models.mini import find
     from omnihuman_jax.web.limits import Limits
     from omnihuman_jax.web.shelf import Shelf
     from omnihuman_jax.web.studio import Studio
 
-    model = find(args.model)
-    full = args.precision == "float32" or (
-        args.precision == "auto" and jax.default_backend() == "cpu"
-    )
-    precision = FLOAT32 if full else Precision(jax.numpy.bfloat16, jax.numpy.bfloat16)
+    pipe = load(args.model, precision=args.precision)
     limits = Limits(
         seconds=args.max_seconds,
-        pixels=args.max_pixels or 4 * int(model.manifest.sampling.get("area", AREA)),
+        pixels=args.max_pixels or 4 * int(pipe.model.manifest.sampling.get("area", AREA)),
         picture_pixels=round(args.max_picture * 1e6),
         upload=args.max_size,
         queue=args.queue,
         hours=args.keep_hours,
     )
-    return Studio(args.model, Generator(model, precision, kept={}), limits, Shelf(folder))
+    return Studio(args.model, pipe.generator, limits, Shelf(folder))
 
 
 def _serve(args: argparse.Namespace, studio: "Studio", folder: Path, port: int) -> bool:

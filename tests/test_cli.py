@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from omnihuman_jax import cli_generate, cli_serve
 from omnihuman_jax.cli import VERBS, main
 from omnihuman_jax.media import probe_video
+from omnihuman_jax.models import building
 from tests.media.test_pictures import png_header
 
 SMALL = ["--size", "32x32", "--frames", "5", "--steps", "1", "--quiet"]
@@ -138,3 +140,9 @@ def test_untrained_weights_are_called_untrained(tmp_path, capsys):
     out = str(tmp_path / "noise.mp4")
     assert main(["generate", "--model", "mini-untrained", "--text", "x", "--out", out, *SMALL]) == 0
     assert "UNTRAINED" in capsys.readouterr().out
+
+
+def test_every_precision_can_be_asked_for():
+    """Named apart from the networks, which would make `--help` wait for JAX."""
+    known = ("auto", *building.PRECISIONS)
+    assert cli_generate.PRECISIONS == cli_serve.PRECISIONS == known
