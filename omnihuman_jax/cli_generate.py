@@ -76,14 +76,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shape = parser.add_argument_group("size and length")
     add = shape.add_argument
     add(
-        "--anchor",
-        type=float,
-        default=0.0,
-        metavar="X",
-        help="draw the colours of each segment of a long video back to those of the first, 0 to 1 "
-        "(default: 0, not at all)",
-    )
-    add(
         "--seconds",
         type=float,
         metavar="S",
@@ -164,6 +156,14 @@ def _add_sampling(add: Callable[..., Any]) -> None:
         nargs=2,
         metavar=("LOW", "HIGH"),
         help="flow times between which there is guidance; 1 is noise, 0 the video (default: 0 1)",
+    )
+    add(
+        "--anchor",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="draw the colours of each segment of a long video back to those of the first, 0 to 1 "
+        "(default: 0, not at all)",
     )
     add("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
     add(
