@@ -50,7 +50,8 @@ from omnihuman_jax.inference.generator import Generator
 from omnihuman_jax.inference.request import Wish, prepare
 from omnihuman_jax.models import dit
 from omnihuman_jax.models.building import FLOAT32, PRECISIONS, arbitrary
-from omnihuman_jax.models.dit import Block, DiTConfig, OmniHumanDiT
+from omnihuman_jax.models.dit import OmniHumanDiT
+from omnihuman_jax.models.dit_layers import Block, DiTConfig
 
 TIMES = (0.1, 0.5, 0.9)
 EIGHT = ("int8", "float8")

@@ -12,7 +12,7 @@ from flax import nnx
 from omnihuman_jax import mesh
 from omnihuman_jax.conditions import Conditions
 from omnihuman_jax.errors import InputError
-from omnihuman_jax.models import dit
+from omnihuman_jax.models import dit_layers
 from omnihuman_jax.models.building import FLOAT32, Precision, arbitrary, create, flat, with_params
 from omnihuman_jax.models.conditioner import AudioConfig, PoseConfig
 from omnihuman_jax.models.dit import DiTConfig, OmniHumanDiT, recognise, torch_rules
@@ -255,8 +255,8 @@ def test_the_way_of_a_tpu_turns_and_parts_heads_alike(dtype, monkeypatch):
     ways = []
     for platform in ("cpu", "tpu"):
         monkeypatch.setattr(mesh, "target", lambda platform=platform: (platform, "any"))
-        turned = rotate(dit.parted(x, 3), rotations((3, 2, 2), 32))
-        ways.append((turned, dit.joined(turned)))
+        turned = rotate(dit_layers.parted(x, 3), rotations((3, 2, 2), 32))
+        ways.append((turned, dit_layers.joined(turned)))
     for here, there in zip(*ways, strict=True):
         # Two products and a sum, fused or not; at an edge of bfloat16 that is one place of 8 bits.
         near = 2e-7 if dtype == jnp.float32 else 2.0**-7
