@@ -18,7 +18,7 @@ fit on the chip is no candidate. bfloat16, head width 128, no mask, a length of 
   what runs where they do not.
 - splash: JAX's, with its fused backward. tokamax: its splash with a running maximum, base 2
   exponentials, both schedulers. tokamax_const: with a constant in the maximum's place, which nothing
-  justifies: scores above it by 128 overflow. tokamax is optional (`pip install tokamax`).
+  justifies: scores above it by 128 overflow. tokamax comes with the dev extras; without it it is left out.
 
 The last line is one JSON object: by chip and pass (`fwd`, `fwd_bwd`) kFLOP a bundle of each, `ratio` of
 ours to the better of splash and tokamax, `tiles`, and for each the share of MXU slots in use and of store

@@ -39,10 +39,8 @@ import dataclasses
 import functools
 import json
 import logging
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,7 +51,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks import train_step
+from benchmarks import peers, train_step
 from omnihuman_jax import mesh as meshes
 from omnihuman_jax.attention import dispatch
 from omnihuman_jax.geometry import Grid
@@ -183,29 +181,15 @@ def implementations() -> Iterator[dict[str, str]]:
 
 def peer_forward(config: DiTConfig, grid: Grid, repeats: int) -> Measured:
     """diffusers' forward pass on the same tokens, or None where torch, diffusers or a GPU are missing."""
-    try:
-        import torch
-        from diffusers import WanTransformer3DModel
-    except ImportError:
-        return None
-    if not torch.cuda.is_available():
+    if (torch := peers.torch_on_gpu()) is None:
         return None
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     torch.manual_seed(0)
-    torch.set_default_dtype(
-        torch.bfloat16
-    )  # and not `.to`, which would round the rotary angles too
+    # And not `.to`, which would round the rotary angles too.
+    torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):
-        network = WanTransformer3DModel(
-            num_attention_heads=config.heads,
-            attention_head_dim=config.head_width,
-            in_channels=config.channels,
-            out_channels=config.channels,
-            text_dim=config.text_width,
-            ffn_dim=config.mlp,
-            num_layers=config.layers,
-        )
+        network = peers.wan_transformer(config)
         x = torch.randn(1, config.channels, *grid.latent_shape)
         text = torch.randn(1, config.text_length, config.text_width)
         t = torch.tensor([500])
@@ -216,11 +200,11 @@ def peer_forward(config: DiTConfig, grid: Grid, repeats: int) -> Measured:
             run(x, t, text, return_dict=False)
         torch.cuda.synchronize()
 
-    found = train_step.timed(step, repeats)
+    found = peers.timed(step, repeats)
     torch.cuda.reset_peak_memory_stats()
     step()
     peak = round(torch.cuda.max_memory_allocated() / 1e9, 2)
-    return {"forward_ms": found["step_ms"], "compile_s": found["compile_s"], "peak_gb": peak}
+    return {"forward_ms": found["ms"], "compile_s": found["compile_s"], "peak_gb": peak}
 
 
 def measure(what: str, size: str, repeats: int) -> Measured:
@@ -243,19 +227,9 @@ def measure(what: str, size: str, repeats: int) -> Measured:
 
 
 def measure_apart(what: str, size: str, repeats: int) -> Measured:
-    """The same in a process of its own.
-
-    Raises:
-        RuntimeError: it failed; the last line of what it said.
-    """
-    command = [sys.executable, "-m", "benchmarks.dit", "--measure", what, "--size", size]
-    env = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"} | os.environ
-    command += ["--repeats", str(repeats)]
-    ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if ran.returncode:
-        said = ran.stderr.strip().splitlines() or [f"it ended with {ran.returncode}"]
-        raise RuntimeError(said[-1][:300])
-    return json.loads(ran.stdout.splitlines()[-1])
+    """The same in a process of its own. Raises RuntimeError as `peers.apart`."""
+    arguments = ["--measure", what, "--size", size, "--repeats", str(repeats)]
+    return peers.apart("benchmarks.dit", *arguments, XLA_PYTHON_CLIENT_MEM_FRACTION="0.92")
 
 
 def summary(found: Mapping[str, Measured]) -> dict[str, Any]:

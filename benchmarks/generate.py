@@ -11,7 +11,7 @@ encoder and the file. Goal on an
 H100: 50 steps at most 0.85 of its time; one step with text and VAE under 2 s warm. None of it has been
 measured on a GPU, and the peer's code has never run.
 
-"mini" is the built-in small model, for CPUs: 49 frames of 64x64, no peer.
+"mini" is the built-in small model, for CPUs: 49 frames of 64x64, no peer. On a TPU say `--size 1.3b`.
 
 The last line is one JSON object: by steps seconds of each phase and `total_s`, `load_s`, `device`, `size`,
 the peer's seconds, and `vs_diffusers` (our total over theirs at 50 steps; null where it was not run).
@@ -19,6 +19,7 @@ the peer's seconds, and `vs_diffusers` (our total over theirs at 50 steps; null 
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from typing import Any
 
 import jax
 
+from benchmarks import peers
 from omnihuman_jax.diffusion.guidance import Constant, Guidance
 from omnihuman_jax.geometry import Grid
 from omnihuman_jax.inference.generator import Request
@@ -110,24 +112,15 @@ def ours(size: str, steps: Sequence[int]) -> dict[str, Any]:
 
 def diffusers(steps: Sequence[int]) -> dict[str, Any] | None:
     """The peer's pipeline on the same work, or None where torch, diffusers or a GPU are missing."""
-    try:
-        import torch
-        from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
-        from diffusers import WanPipeline as Peer
-    except ImportError:
+    if (torch := peers.torch_on_gpu()) is None:
         return None
-    if not torch.cuda.is_available():
-        return None
+    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler
+    from diffusers import WanPipeline as Peer
+
     size = DiTConfig()
     with torch.device("cuda"):
-        transformer = WanTransformer3DModel(
-            num_attention_heads=size.heads,
-            attention_head_dim=size.head_width,
-            ffn_dim=size.mlp,
-            num_layers=size.layers,
-        ).to(torch.bfloat16)
+        transformer = peers.wan_transformer(size).to(torch.bfloat16)
         vae = AutoencoderKLWan().to(torch.bfloat16)
-        # The text encoder is left out of the peer's time: its features are given.
         text = torch.randn(1, size.text_length, size.text_width, dtype=torch.bfloat16)
     pipe = Peer(
         tokenizer=None,
@@ -156,16 +149,21 @@ def diffusers(steps: Sequence[int]) -> dict[str, Any] | None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = "1.3b" if jax.default_backend() != "cpu" else "mini"
+    default = "1.3b" if shutil.which("nvidia-smi") else "mini"  # without waking JAX
     parser.add_argument("--size", choices=GRIDS, default=default, help=f"(default here: {default})")
     parser.add_argument("--steps", type=int, nargs="+", default=[50, 2, 1], metavar="N",
                         help="(default: 50 2 1)")  # fmt: skip
+    parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if min(args.steps) < 1:
         parser.error(f"--steps are at least 1, got {min(args.steps)}.")
+    if args.peer:
+        print(json.dumps(diffusers(args.steps)))
+        return
+    peer, ratio = None, None
+    if args.size == "1.3b":  # before JAX is here, which takes the GPU's memory
+        peer = peers.apart("benchmarks.generate", "--peer", "--steps", *map(str, args.steps))
     found = ours(args.size, args.steps)
-    peer = diffusers(args.steps) if args.size == "1.3b" else None
-    ratio = None
     if peer is not None and "steps_50" in found:
         ratio = round(found["steps_50"]["total_s"] / peer["steps_50"]["total_s"], 3)
     device = jax.devices()[0].device_kind

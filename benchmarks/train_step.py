@@ -21,13 +21,14 @@ import functools
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import peers
 from omnihuman_jax import mesh as meshes
 from omnihuman_jax.conditions import Batch, Conditions
 from omnihuman_jax.geometry import Grid
@@ -121,26 +122,13 @@ def ours(
 
 def diffusers(config: DiTConfig, grid: Grid, repeats: int) -> dict[str, Any] | None:
     """The peer's step on the same tokens, or None where torch, diffusers or a GPU are missing."""
-    try:
-        import torch
-        from diffusers import WanTransformer3DModel
-    except ImportError:
-        return None
-    if not torch.cuda.is_available():
+    if (torch := peers.torch_on_gpu()) is None:
         return None
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     torch.manual_seed(0)
     with torch.device("cuda"):
-        network = WanTransformer3DModel(
-            num_attention_heads=config.heads,
-            attention_head_dim=config.head_width,
-            in_channels=config.channels,
-            out_channels=config.channels,
-            text_dim=config.text_width,
-            ffn_dim=config.mlp,
-            num_layers=config.layers,
-        )
+        network = peers.wan_transformer(config)
         frames, rows, columns = grid.latent_shape
         x = torch.randn(1, config.channels, frames, rows, columns, dtype=torch.bfloat16)
         text = torch.randn(1, config.text_length, config.text_width, dtype=torch.bfloat16)
@@ -161,19 +149,11 @@ def diffusers(config: DiTConfig, grid: Grid, repeats: int) -> dict[str, Any] | N
         optimizer.zero_grad(set_to_none=True)
         torch.cuda.synchronize()
 
-    return {**timed(step, repeats), "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2)}
-
-
-def timed(step: Callable[[], None], repeats: int) -> dict[str, float]:
-    """Median of some calls, the first (which compiles) apart."""
-    times = []
-    for _ in range(repeats + 2):
-        began = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - began)
+    found = peers.timed(step, repeats)
     return {
-        "step_ms": round(1000 * statistics.median(times[2:]), 2),
-        "compile_s": round(times[0] - statistics.median(times[2:]), 1),
+        "step_ms": found["ms"],
+        "compile_s": found["compile_s"],
+        "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2),
     }
 
 

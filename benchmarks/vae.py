@@ -21,12 +21,8 @@ one), `chunk` (latent frames at a time), `compute`, `device`, `diffusers` (its o
 import argparse
 import functools
 import json
-import os
-import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -35,6 +31,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import SingleDeviceSharding
 
+from benchmarks import peers
 from omnihuman_jax import ahead
 from omnihuman_jax.encoding import _encode_step
 from omnihuman_jax.errors import InputError
@@ -86,7 +83,7 @@ def ours(size: str | None, work: str, repeats: int, chunk: int | None) -> dict[s
                 start = end
             jax.block_until_ready(made)
 
-    found: dict[str, Any] = timed(run, repeats)
+    found: dict[str, Any] = peers.timed(run, repeats)
     memory = (device.memory_stats() or {}).get("peak_bytes_in_use")
     return {
         **found,
@@ -100,13 +97,10 @@ def ours(size: str | None, work: str, repeats: int, chunk: int | None) -> dict[s
 
 def diffusers(size: str | None, work: str, repeats: int) -> dict[str, Any] | None:
     """The peer's, or None where torch, diffusers or a GPU are missing."""
-    try:
-        import torch
-        from diffusers import AutoencoderKLWan
-    except ImportError:
+    if (torch := peers.torch_on_gpu()) is None:
         return None
-    if not torch.cuda.is_available():
-        return None
+    from diffusers import AutoencoderKLWan
+
     config, grid = SIZES[size or "wan"]
     if config != VAEConfig():
         return None  # it has no such network
@@ -125,7 +119,7 @@ def diffusers(size: str | None, work: str, repeats: int) -> dict[str, Any] | Non
     def measured() -> dict[str, Any]:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        times = timed(run, repeats)
+        times = peers.timed(run, repeats)
         return {**times, "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2)}
 
     found: dict[str, Any] = {"eager": measured(), "compiled": None}
@@ -136,17 +130,6 @@ def diffusers(size: str | None, work: str, repeats: int) -> dict[str, Any] | Non
         print(f"torch.compile failed: {str(why).splitlines()[0]}", file=sys.stderr)
     best = min((each for each in found.values() if each), key=lambda each: each["ms"])
     return {**best, **found}
-
-
-def timed(run: Callable[[], None], repeats: int) -> dict[str, float]:
-    """Median of some calls in milliseconds, the first (which compiles) and a second apart."""
-    times = []
-    for _ in range(repeats + 2):
-        began = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - began)
-    median = statistics.median(times[2:])
-    return {"ms": round(1000 * median, 2), "compile_s": round(times[0] - median, 1)}
 
 
 def for_tpu(size: str | None, name: str, work: str, chunk: int) -> dict[str, Any]:
@@ -192,13 +175,10 @@ def for_tpu(size: str | None, name: str, work: str, chunk: int) -> dict[str, Any
 
 def apart(args: argparse.Namespace, side: str, work: str) -> Any:
     """One side's work in a process of its own, which takes memory as it needs it."""
-    command = [sys.executable, "-m", "benchmarks.vae", "--only", f"{side} {work}"]
-    command += ["--repeats", str(args.repeats)]
-    command += ["--size", args.size] if args.size else []
-    command += ["--chunk", str(args.chunk)] if args.chunk else []
-    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    arguments = ["--only", f"{side} {work}", "--repeats", str(args.repeats)]
+    arguments += ["--size", args.size] if args.size else []
+    arguments += ["--chunk", str(args.chunk)] if args.chunk else []
+    return peers.apart("benchmarks.vae", *arguments, XLA_PYTHON_CLIENT_PREALLOCATE="false")
 
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
@@ -206,10 +186,10 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     sides = [("ours", work) for work in WORKS] + [("diffusers", work) for work in WORKS]
     found = {side: apart(args, *side) for side in sides}
     decode, encode = found["ours", "decode"], found["ours", "encode"]
-    peers = {work: found["diffusers", work] for work in WORKS}
+    theirs = {work: found["diffusers", work] for work in WORKS}
 
     def against(work: str) -> float | None:
-        peer = peers[work]
+        peer = theirs[work]
         return None if peer is None else round(found["ours", work]["ms"] / peer["ms"], 3)
 
     return {
@@ -223,7 +203,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         "encode_peak_gb": encode["peak_gb"],
         "compile_s": decode["compile_s"],
         "encode_compile_s": encode["compile_s"],
-        "diffusers": None if peers["decode"] is None else peers,
+        "diffusers": None if theirs["decode"] is None else theirs,
         "vs_diffusers_decode": against("decode"),
         "vs_diffusers_encode": against("encode"),
     }
