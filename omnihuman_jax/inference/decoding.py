@@ -6,7 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool, Float, UInt8
 
 from omnihuman_jax import mesh
@@ -34,11 +36,18 @@ def pieces(
 
 
 def free_memory() -> int | None:
-    """Bytes that nothing occupies on the first device; None where it does not say (CPUs)."""
+    """Bytes that nothing occupies on the first device; None where it does not say (CPUs).
+
+    Of several processes the least, for all: what they decide by it has to be the same.
+    """
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" not in stats:
         return None
-    return max(0, stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    free = max(0, stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    if jax.process_count() == 1:
+        return free
+    everywhere = multihost_utils.process_allgather(np.int32(free >> 20))  # MiB: JAX has 32 bits
+    return int(everywhere.min()) << 20
 
 
 def ahead_by_one[T](results: Iterator[T]) -> Iterator[T]:

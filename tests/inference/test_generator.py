@@ -1,6 +1,7 @@
 """A request becomes frames: the laws that hold whatever the weights are."""
 
 import dataclasses
+from unittest.mock import MagicMock
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from omnihuman_jax.diffusion.guidance import Constant, Guidance
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import Grid
+from omnihuman_jax.inference import decoding
 from omnihuman_jax.inference.decoding import ahead_by_one, pieces, to_bytes
 from omnihuman_jax.inference.generator import Generator, Request
 from omnihuman_jax.models.conditioner import AudioConfig, PoseConfig
@@ -149,3 +151,20 @@ def test_a_piece_is_given_out_when_the_next_is_on_its_way():
     asked = []
     pieces = ahead_by_one(asked.append(n) or n for n in range(3))
     assert [(piece, len(asked)) for piece in pieces] == [(0, 2), (1, 3), (2, 3)]
+
+
+def test_processes_decide_by_the_least_memory_of_all(monkeypatch):
+    """Else one would join its guidance passes and the others wait for collectives that never come."""
+    monkeypatch.setattr(decoding, "jax", mock := MagicMock())
+    mock.local_devices.return_value[0].memory_stats.return_value = {
+        "bytes_limit": 80 << 30,
+        "bytes_in_use": 10 << 30,
+    }
+    mock.process_count.return_value = 1
+    assert decoding.free_memory() == 70 << 30
+    mock.process_count.return_value = 2
+    others = lambda mine: np.array([mine, mine - 1024])
+    monkeypatch.setattr(decoding.multihost_utils, "process_allgather", others)
+    assert decoding.free_memory() == 69 << 30
+    mock.local_devices.return_value[0].memory_stats.return_value = None
+    assert decoding.free_memory() is None
