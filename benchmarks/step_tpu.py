@@ -39,6 +39,7 @@ from omnihuman_jax.models.building import Precision
 from omnihuman_jax.models.dit import DiTConfig, OmniHumanDiT
 from omnihuman_jax.training import flops, networks, optimizers, state
 from omnihuman_jax.training.experiment import Experiment
+from omnihuman_jax.training.parts import WHOLE
 from omnihuman_jax.training.step import make_step
 
 # What else is compiled, as changes of the config.
@@ -96,7 +97,7 @@ def ask(run: Experiment, grid: Grid, name: str, fsdp: int, context: int) -> dict
         shapes = networks.shapes(make, mesh)
         transform = run.optimizer.make(shapes, 1000)
         opt = optimizers.state_shapes(transform, shapes)
-        now = state.abstract(shapes, opt, run.update.ema is not None)
+        now = state.abstract(shapes, {WHOLE: opt}, run.update.ema is not None)
         step = make_step(functools.partial(task.loss, make, stage), transform, run.update)
         key = jax.eval_shape(lambda: jax.random.key(0))
         where = jax.tree.map(lambda leaf: leaf.sharding, now)

@@ -39,6 +39,7 @@ from omnihuman_jax.models.mini import CONFIGS
 from omnihuman_jax.training import flops, networks, optimizers, state
 from omnihuman_jax.training.flow_matching import FlowMatching
 from omnihuman_jax.training.optimizers import Optimizer
+from omnihuman_jax.training.parts import WHOLE
 from omnihuman_jax.training.stages import OmniStage
 from omnihuman_jax.training.step import Update, make_step
 
@@ -91,7 +92,9 @@ def ours(
         shapes = networks.shapes(make, mesh)
         transform = Optimizer(kind="adamw").make(shapes, 1000)
         opt = optimizers.state_shapes(transform, shapes)
-        now = state.create(networks.initial(make, mesh, 0), transform.init, opt, ema=False)
+        now = state.create(
+            networks.initial(make, mesh, 0), {WHOLE: transform.init}, {WHOLE: opt}, ema=False
+        )
         step = make_step(functools.partial(task.loss, make, stage), transform, Update(ema=None))
         batch = jax.device_put(batch_of(config, grid, config.audio is not None))
         key = jax.random.key(0)

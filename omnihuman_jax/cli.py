@@ -12,6 +12,7 @@ from omnihuman_jax import (
     ahead,
     cli_convert,
     cli_data,
+    cli_distill,
     cli_generate,
     cli_preprocess,
     cli_puppets,
@@ -30,6 +31,7 @@ VERBS = {
     "data": cli_data,
     "testset": cli_testset,
     "train": cli_train,
+    "distill": cli_distill,
 }
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.settings import override
+from omnihuman_jax.training.distill.course import Course
 from omnihuman_jax.training.experiment import Experiment
 
 NAME = "experiment"  # what a config file calls it
 
 
-def load(path: str, changes: Sequence[str] = ()) -> Experiment:
-    """The experiment that a config file builds, with some settings changed.
+def load(path: str, changes: Sequence[str] = ()) -> Experiment | Course:
+    """The experiment, or course of experiments, that a config file builds, with some settings changed.
 
     Raises:
         InputError: no such file, it builds none, or a change that cannot be made.
@@ -33,6 +34,6 @@ def load(path: str, changes: Sequence[str] = ()) -> Experiment:
     except (SyntaxError, NameError, ImportError, AttributeError, TypeError) as why:
         raise InputError(f"{path} cannot be read: {type(why).__name__}: {why}.") from why
     experiment = getattr(module, NAME, None)
-    if not isinstance(experiment, Experiment):
+    if not isinstance(experiment, Experiment | Course):
         raise InputError(f"{path} builds no Experiment: it must set `{NAME} = Experiment(…)`.")
     return override(experiment, changes)

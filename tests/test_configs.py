@@ -12,7 +12,8 @@ from omnihuman_jax.models.building import Precision
 from omnihuman_jax.models.vae import CausalVAE
 from omnihuman_jax.training import networks, optimizers
 from omnihuman_jax.training.autoencoder import Autoencoder
-from omnihuman_jax.training.flow_matching import FlowMatching, _check, _network
+from omnihuman_jax.training.flow_matching import FlowMatching, _network
+from omnihuman_jax.training.transformer import check
 
 CONFIGS = sorted(Path("configs").glob("*.py"))
 
@@ -46,7 +47,7 @@ def test_a_config_builds_and_its_patterns_fit(path):
         experiment.optimizer.make(trained, 10)
     if isinstance(experiment.task, FlowMatching):
         for stage in experiment.stages:
-            _check(stage, experiment.task.network)
+            check(stage, experiment.task.network)
 
 
 def count(name, keep=lambda path: True):

@@ -4,7 +4,7 @@ With the added parts at their zero initialisation and no condition but text it i
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from omnihuman_jax import mesh
 from omnihuman_jax.conditions import Conditions
@@ -23,6 +23,9 @@ from omnihuman_jax.models.conditioner import AudioProjector, PoseGuider, Tokens
 from omnihuman_jax.models.dit_layers import Block, DiTConfig, by_token, modulate
 from omnihuman_jax.models.rope import rotations
 from omnihuman_jax.weights import Rule
+
+# seen, layer, the video's tokens behind it -> seen
+Look = Callable[[Any, Int[Array, ""], Float[Array, "B L D"]], Any]
 
 
 class OmniHumanDiT(nnx.Module):
@@ -37,6 +40,7 @@ class OmniHumanDiT(nnx.Module):
         remat: Remat = "none",
     ):
         self.config, self.precision, self.remat = config, precision, remat
+        self.patch_dtype = precision.compute  # a discriminator looks closer
         exact = Precision(precision.params, jnp.float32)
         width, patch = config.width, (1, PATCH, PATCH)
         fan_in = nnx.initializers.xavier_uniform()
@@ -117,6 +121,32 @@ class OmniHumanDiT(nnx.Module):
         """
         frames, height, width = x.shape[1:4]
         rows, columns = height // PATCH, width // PATCH
+        y, e, shown, _ = self.trunk(x, t, tokens)
+        modulation = e[:, :, None] + self.head_modulation[...].astype(jnp.float32)[None, None]
+        shift, scale = (by_token(modulation[:, :, i], shown) for i in range(2))
+        y = modulate(y.astype(jnp.float32), shift, scale, self.config.eps)
+        return rearrange(
+            self.head(y),
+            "B (T h w) (p q C) -> B T (h p) (w q) C",
+            T=frames, h=rows, w=columns, p=PATCH, q=PATCH,
+        )  # fmt: skip
+
+    def trunk(
+        self,
+        x: Float[Array, "B T H W C"],
+        t: Float[Array, "B"],
+        tokens: Tokens,
+        look: Look | None = None,
+        seen: Any = (),
+    ) -> tuple[Float[Array, "B L D"], Float[Array, "B M D"], Bool[Array, "B L"] | None, Any]:
+        """The video's tokens behind the last block, the time embedding, which tokens are clean, what is seen.
+
+        Args:
+            look: `seen = look(seen, layer, y)` behind every layer, with the video's tokens y "B L D" and
+                the number of the layer; its first `seen` is the one given here.
+        """
+        frames, height, width = x.shape[1:4]
+        rows, columns = height // PATCH, width // PATCH
         x, clean = _with_motion(x, tokens, rows * columns)
         y = self._patches(x, self.patch_embedding, self.patch_bias)
         if tokens.pose is not None:
@@ -141,36 +171,27 @@ class OmniHumanDiT(nnx.Module):
         times = t[:, None] if clean is None else jnp.stack([t, jnp.zeros_like(t)], axis=1)
         e, projected = self._time(times)
         recalled = () if tokens.recalled is None else (tokens.recalled,)
-        y, _ = scan(
-            self.blocks,
-            lambda block, y, *own: (
-                block(y, projected, clean, tokens, turns, lengths, video, *own),
-                None,
-            ),
-            y,
-            *recalled,
-            remat=self.remat,
-        )
-        modulation = e[:, :, None] + self.head_modulation[...].astype(jnp.float32)[None, None]
-        shown = None if clean is None else clean[:, :video]
-        shift, scale = (by_token(modulation[:, :, i], shown) for i in range(2))
-        y = modulate(y[:, :video].astype(jnp.float32), shift, scale, self.config.eps)
-        return rearrange(
-            self.head(y),
-            "B (T h w) (p q C) -> B T (h p) (w q) C",
-            T=frames, h=rows, w=columns, p=PATCH, q=PATCH,
-        )  # fmt: skip
+
+        def layer(block: Block, carry: Any, *own: Any) -> tuple[Any, None]:
+            y, seen = carry
+            y = block(y, projected, clean, tokens, turns, lengths, video, *own[1:])
+            return (y, seen if look is None else look(seen, own[0], y[:, :video])), None
+
+        numbers = jnp.arange(self.config.layers)
+        (y, seen), _ = scan(self.blocks, layer, (y, seen), numbers, *recalled, remat=self.remat)
+        return y[:, :video], e, None if clean is None else clean[:, :video], seen
 
     def _patches(
         self, x: Float[Array, "B T H W c"], kernel: nnx.Param, bias: nnx.Param | None
     ) -> Float[Array, "B L D"]:
         """2x2 patches of each latent frame, one token each."""
-        dtype = self.precision.compute
+        dtype = self.patch_dtype
         patches = rearrange(x, "B T (h p) (w q) c -> B (T h w) (p q c)", p=PATCH, q=PATCH)
         patches = mesh.constrain(patches, "batch tokens _")
         matrix = kernel[...].reshape(-1, kernel.shape[-1])
         y = mesh.constrain(patches.astype(dtype) @ matrix.astype(dtype), "batch tokens width")
-        return y if bias is None else y + bias[...].astype(dtype)[None, None]
+        y = y if bias is None else y + bias[...].astype(dtype)[None, None]
+        return y.astype(self.precision.compute)
 
     def _time(
         self, t: Float[Array, "B M"]

@@ -169,6 +169,20 @@ class Checkpoints:
             if rules.is_whole(rules.place(self.folder, step), sizes)
         )
 
+    def back_to(self, step: int) -> list[int]:
+        """Remove what was saved after `step`, for good; if there is nothing before, all but the oldest.
+
+        Returns:
+            The steps that are left.
+        """
+        self.wait()
+        steps = self.steps()
+        kept = [each for each in steps if each <= step] or steps[:1]
+        if jax.process_index() == 0:
+            for later in set(steps) - set(kept):
+                rules.remove(rules.place(self.folder, later))
+        return kept
+
     def close(self) -> None:
         """Wait, as `wait` does, and save no more."""
         try:

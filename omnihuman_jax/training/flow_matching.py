@@ -1,6 +1,5 @@
 """The only place that trains the transformer by flow matching with mixed conditions (OmniHuman-1, 3.3)."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,29 +11,29 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt32
 
-from omnihuman_jax.attention import Sharing, shared_by
+from omnihuman_jax.attention import shared_by
 from omnihuman_jax.conditions import STRENGTH, Batch
-from omnihuman_jax.data.pipeline import Batches, Layout
-from omnihuman_jax.data.source import RecordSource
 from omnihuman_jax.diffusion import flow
-from omnihuman_jax.encoding import fingerprints
-from omnihuman_jax.errors import InputError
-from omnihuman_jax.geometry import Grid
-from omnihuman_jax.models import directory
 from omnihuman_jax.models.building import Precision, Remat, flat
 from omnihuman_jax.models.directory import ModelDirectory
 from omnihuman_jax.models.dit import DiTConfig, OmniHumanDiT
 from omnihuman_jax.models.mini import find
 from omnihuman_jax.training import lora, networks, stages
-from omnihuman_jax.training.flops import dit_flops
 from omnihuman_jax.training.lora import LoRA
 from omnihuman_jax.training.showing import Scene, show
 from omnihuman_jax.training.stages import OmniStage
-from omnihuman_jax.training.task import Cost, Params, Sample, Tallies, Trainee, tally
+from omnihuman_jax.training.task import Params, Sample, Tallies, Trainee, tally
+from omnihuman_jax.training.transformer import (
+    TransformerTask,
+    check,
+    cost,
+    drawn,
+    given,
+    learned,
+    network,
+)
 
-MOTION = 2  # latent frames of the 5 pixel frames that a segment hands to the next (section 3.4)
 BINS = 5  # of noise level, for reports
-SMALL = 100_000_000  # parameters up to which a model directory is a few plain files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,43 +53,24 @@ class Times:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowMatching:
-    """Train the transformer of a model directory on records that its encoders made.
+class FlowMatching(TransformerTask):
+    """Train the transformer by flow matching.
 
     Attributes:
-        model: the directory, local, gs:// or "mini": its encoders' fingerprints must be those of the
-            records, and its transformer is where training starts.
-        data: the records; a stage may have its own.
-        network: sizes of the transformer, where they are more than the model's (audio and pose added
-            to a converted Wan2.1); what is new starts as in a new network.
         start: "model": from its weights; "new": from nothing.
-        compute: dtype of matrix products; parameters and optimizer are float32.
-        remat: what the backward pass recomputes, to save memory.
-        sharing: how the devices of the context axis share attention ("ulysses", "ring", "both",
-            "everywhere"); None for the rule of attention/sharded.py.
         lora: adapters that are trained in place of the network's own parameters, which are then kept in
             `compute` (in its blocks) and not in float32. The model directory at the end has them merged
             in; they lie beside it, as model.lora.safetensors.
         lively: extra weight of places that change fast from one latent frame to the next, lips and
             hands, against all that stands still; 0 for none. Ours; the weights of a clip average 1.
         scene: what sample videos show (`watch.sample_every`); None for none.
-        fps: of the records, for the model directory's defaults.
-        sampling: changes of the sampling defaults in the model directory that is written.
     """
 
-    model: str
-    data: str
-    network: DiTConfig | None = None
     start: Literal["model", "new"] = "model"
-    compute: Literal["bfloat16", "float32"] = "bfloat16"
-    remat: Remat = "full"
-    sharing: Sharing | None = None
     lora: LoRA | None = None
     times: Times = field(default_factory=Times)
     lively: float = 0.0
     scene: Scene | None = None
-    prefetch_gib: float = 2.0
-    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     def prepare(self, stages: Sequence[OmniStage], mesh: Mesh, seed: int) -> Trainee:
         """Ready to train.
@@ -98,21 +78,19 @@ class FlowMatching:
         Raises:
             InputError: no such model or records, or a stage with a condition the network cannot take.
         """
-        model = find(self.model)
-        config = self.network or model.config("dit")
-        precision = Precision(jnp.float32, jnp.dtype(self.compute))
-        make = functools.partial(_network, config, precision, self.remat, self.lora)
+        config = self.sizes()
+        make = functools.partial(_network, config, self.precision, self.remat, self.lora)
         for stage in stages:
-            _check(stage, config)
+            check(stage, config)
         return Trainee(
             shapes={path: self._kept(path, s) for path, s in networks.shapes(make, mesh).items()},
             init=functools.partial(self._initial, make, config, mesh, seed),
             losses={s.name: functools.partial(self.loss, make, s) for s in stages},
-            stream=functools.partial(self._stream, config, seed, fingerprints(model)),
-            cost=functools.partial(_cost, config),
+            stream=functools.partial(self.stream, seed),
+            cost=functools.partial(cost, config),
             export=functools.partial(self._export, config),
             trains=self.lora.trains if self.lora is not None else None,
-            sample=self._sampler(config, model),
+            sample=self._sampler(config, find(self.model)),
         )
 
     def loss(
@@ -122,22 +100,14 @@ class FlowMatching:
         x0 = batch.latents.astype(jnp.float32)
         clips, frames, height, width, _ = x0.shape
         draw, choose = jax.random.split(key)
-        conditions = stages.drop(batch.conditions, stage.ratios, choose, batch.sample)
-        shown = jnp.zeros((clips,), bool)
-        if frames > MOTION and stage.ratios.motion > 0:
-            shown = stages.chosen(choose, batch.sample, "motion", stage.ratios.motion)
-            conditions = dataclasses.replace(
-                conditions,
-                motion=x0[:, :MOTION],
-                present={**conditions.present, "motion": shown},
-            )
+        conditions, shown = given(batch, stage.ratios, choose)
         t, noise = self._path(stage, x0, draw, batch.sample)
-        network = networks.rebuilt(make, params)
-        tokens = network.embed(conditions, clips, height, width)
+        dit = networks.rebuilt(make, params)
+        tokens = dit.embed(conditions, clips, height, width)
         with shared_by(self.sharing):
-            velocity = network(flow.interpolate(x0, noise, t), t, tokens)
+            velocity = dit(flow.interpolate(x0, noise, t), t, tokens)
         error = jnp.mean((velocity - flow.target(x0, noise)) ** 2, axis=-1)
-        weight = liveliness(x0, self.lively) * _learned(shown, frames)
+        weight = liveliness(x0, self.lively) * learned(shown, frames)[..., 0]
         values = jnp.sum(error * weight, axis=(1, 2, 3)) / jnp.sum(
             jnp.broadcast_to(weight, error.shape), axis=(1, 2, 3)
         )
@@ -157,20 +127,14 @@ class FlowMatching:
             tokens = frames * (height // 2) * (width // 2)
             shift = flow.shift_for(tokens, amount=self.times.shift, at=self.times.at)
         times = flow.LogitNormal(mean=self.times.mean, std=self.times.std, shift=shift)
-
-        def one(s: UInt32[Array, ""]) -> tuple[Array, Array]:
-            of_time, of_noise = jax.random.split(jax.random.fold_in(key, s))
-            return times(of_time, ()), jax.random.normal(of_noise, x0.shape[1:], jnp.float32)
-
-        return jax.vmap(one)(sample)
+        return drawn(key, sample, lambda one: times(one, ()), x0.shape[1:])
 
     def _sampler(
         self, config: DiTConfig, model: ModelDirectory
     ) -> Callable[[Params, int], Sample] | None:
         if (scene := self.scene) is None:
             return None
-        precision = Precision(jnp.float32, jnp.dtype(self.compute))
-        make = functools.partial(_network, config, precision, "none", self.lora)
+        make = functools.partial(_network, config, self.precision, "none", self.lora)
         rebuild = functools.partial(networks.rebuilt, make)
         return lambda params, step: show(scene, model, config, rebuild, params)
 
@@ -178,9 +142,9 @@ class FlowMatching:
         if self.start == "new":
             params = networks.initial(make, mesh, seed)
         else:
-            precision = Precision(jnp.float32, jnp.dtype(self.compute))
             model = find(self.model)
-            params = flat(model.load("dit", precision, mesh, config=self.network, seed=seed))
+            loaded = model.load("dit", self.precision, mesh, config=self.network, seed=seed)
+            params = flat(loaded)
             if self.lora is not None:
                 params |= networks.initial(make, mesh, seed, only=lora.of_adapter)
         return {path: self._kept(path, value) for path, value in params.items()}
@@ -193,51 +157,13 @@ class FlowMatching:
             return leaf.update(dtype=jnp.dtype(self.compute))
         return leaf.astype(self.compute)
 
-    def _stream(
-        self, config: DiTConfig, seed: int, prints: Mapping[str, str], stage: OmniStage
-    ) -> Batches:
-        ratios, audio, pose = stage.ratios, config.audio, config.pose
-        layout = Layout(
-            channels=config.channels,
-            reference=ratios.reference > 0,
-            text=(config.text_length, config.text_width) if ratios.text > 0 else None,
-            audio=(audio.layers, audio.width) if audio is not None and ratios.audio > 0 else None,
-            joints=pose.joints if pose is not None and ratios.pose > 0 else None,
-        )
-        wanted = {"vae": prints["vae"]} if "vae" in prints else {}
-        if layout.text and "text_encoder" in prints:
-            wanted["text_encoder"] = prints["text_encoder"]
-        if layout.audio and "audio_encoder" in prints:
-            wanted["audio_encoder"] = prints["audio_encoder"]
-        return Batches(
-            RecordSource(stage.data or self.data),
-            layout,
-            batch=stage.batch,
-            seed=seed,
-            mix=ratios.mix(),
-            host=jax.process_index(),
-            hosts=jax.process_count(),
-            fingerprints=wanted,
-            prefetch_bytes=int(self.prefetch_gib * 2**30),
-        )
-
     def _export(
         self, config: DiTConfig, path: str, params: Params, provenance: Mapping[str, Any]
     ) -> None:
         if self.lora is not None:
             lora.write(f"{path}{lora.SUFFIX}", params, self.lora, config)
             params = lora.merged(params, self.lora)
-        make = functools.partial(_network, config, Precision(), "none", None)
-        network = networks.rebuilt(make, params)
-        size = sum(value.size for value in params.values())
-        directory.replace(
-            find(self.model),
-            path,
-            {"dit": network},
-            weights="safetensors" if size <= SMALL else "orbax",
-            provenance=provenance,
-            sampling=self.sampling,
-        )
+        self.write(path, params, config, provenance)
 
 
 def liveliness(x0: Float[Array, "B T H W C"], extra: float) -> Float[Array, "B 1 H W"]:
@@ -254,12 +180,6 @@ def liveliness(x0: Float[Array, "B T H W C"], extra: float) -> Float[Array, "B 1
     relative = change / jnp.mean(change, axis=(1, 2), keepdims=True)
     weight = 1 + extra * jnp.minimum(relative, 4.0)
     return (weight / jnp.mean(weight, axis=(1, 2), keepdims=True))[:, None]
-
-
-def _learned(shown: Bool[Array, "B"], frames: int) -> Float[Array, "B T 1 1"]:
-    """0 for latent frames that are given clean, whose velocity means nothing; else 1."""
-    given = shown[:, None] & (jnp.arange(frames) < MOTION)[None]
-    return 1.0 - given.astype(jnp.float32)[:, :, None, None]
 
 
 def _tallies(
@@ -290,24 +210,5 @@ def _network(
     adapters: LoRA | None,
     rngs: nnx.Rngs,
 ) -> OmniHumanDiT:
-    network = OmniHumanDiT(config, precision, rngs=rngs, remat=remat)
-    return network if adapters is None else lora.adapt(network, adapters, rngs)
-
-
-def _check(stage: OmniStage, config: DiTConfig) -> None:
-    for name in ("audio", "pose"):
-        if getattr(stage.ratios, name) and getattr(config, name) is None:
-            raise InputError(
-                f"Stage {stage.name!r} trains {name}, and the network has no {name} input; give "
-                f"task.network one, or {name}=0."
-            )
-
-
-def _cost(config: DiTConfig, batch: Batch) -> Cost:
-    clips, frames, height, width, _ = batch.latents.shape
-    grid = Grid(4 * frames - 3, 8 * height, 8 * width)
-    given: Any = batch.conditions.given()
-    flops = dit_flops(
-        config, grid, reference="reference" in given, audio="audio" in given, pose="pose" in given
-    ).training
-    return Cost(clips, clips * grid.tokens, clips * flops)
+    new = network(config, precision, remat, rngs)
+    return new if adapters is None else lora.adapt(new, adapters, rngs)

@@ -26,13 +26,15 @@ from omnihuman_jax import mesh as meshes
 from omnihuman_jax import storage
 from omnihuman_jax.errors import InputError, StoppedError
 from omnihuman_jax.settings import described
-from omnihuman_jax.training import optimizers, stages, state
+from omnihuman_jax.training import parts, stages, state
 from omnihuman_jax.training.checkpoints import Checkpoints, Restored
+from omnihuman_jax.training.collapse import Collapse
 from omnihuman_jax.training.experiment import Experiment
+from omnihuman_jax.training.movers import Mover
 from omnihuman_jax.training.report import Report, Watch
 from omnihuman_jax.training.state import State
-from omnihuman_jax.training.step import Step, check_unused, make_step
-from omnihuman_jax.training.task import Params, Stream, Tallies, Trainee
+from omnihuman_jax.training.step import Step, make_step
+from omnihuman_jax.training.task import Params, Stream, Tallies, Trainee, Turn, cycle
 
 log = logging.getLogger(__name__)
 
@@ -114,13 +116,17 @@ class _Run:
         self.total = stages.total(experiment.stages)
         self.trainee: Trainee = experiment.task.prepare(experiment.stages, mesh, experiment.seed)
         _check_samples(experiment.watch, self.trainee)
-        optimizer = experiment.optimizer
-        self.trained, self.fixed = optimizers.split(
-            optimizer, self.trainee.shapes, self.trainee.trains
-        )
-        check_unused(self.fixed, self.trained)
-        self.transform = optimizer.make(self.trained, self.total)
-        self.opt_shapes = optimizers.state_shapes(self.transform, self.trained)
+        self.movers = {
+            part: Mover.of(part, optimizer, self.trainee, experiment.stages)
+            for part, optimizer in experiment.optimizers(self.trainee.parts).items()
+        }
+        self.trained = {
+            path: shape
+            for part, mover in self.movers.items()
+            for path, shape in parts.under(part, mover.shapes).items()
+        }
+        self.fixed = [path for path in self.trainee.shapes if path not in self.trained]
+        self.collapse = Collapse(experiment.floors)
         self.config = described(experiment)
         self.checkpoints = Checkpoints(
             storage.join(workdir, "checkpoints"), keep=experiment.save.keep
@@ -150,22 +156,25 @@ class _Run:
             place = self._place(restored, stage.name)
             restored = None
             stream = self._open(stage, place)
-            advance = self._compiled(stage.name)
+            turns = self._compiled(stage.name)
             before: Tallies | None = None
             while step < first + stage.steps and not stopped:
                 with self.report.spent("data"):
                     host = next(stream)
                 batch = self._put(host)
-                with self.report.spent("compile") if before is None else contextlib.nullcontext():
+                turn = step - first
+                advance = turns[turn % len(turns)]
+                new = before is None or advance not in [turns[n % len(turns)] for n in range(turn)]
+                with self.report.spent("compile") if new else contextlib.nullcontext():
                     now, tallies = advance(now, frozen, batch, key)
                 step += 1
                 self.report.step(step, tallies, self.trainee.cost(batch), extra=self._extra(step))
-                self._check(before)
+                self._check(step - 1, before)
                 before = tallies
                 self._watch(step, now, frozen)
                 stopped = signals.asked(step)
                 if step % self.experiment.save.every == 0 or stopped or step == self.total:
-                    self._check(before)
+                    self._check(step, before)
                     self._save(step, now, stage.name, stream)
                     saved = step
             self._close_stream()
@@ -178,7 +187,8 @@ class _Run:
             params = self.trainee.init()
             frozen = {path: params.pop(path) for path in self.fixed}
             if restored is None:
-                return state.create(params, self.transform.init, self.opt_shapes, ema), frozen
+                init = {part: mover.transform.init for part, mover in self.movers.items()}
+                return state.create(params, init, self._opt_shapes(), ema), frozen
         else:
             frozen = {}
         if self.report is not None:
@@ -186,7 +196,11 @@ class _Run:
         return restored.state, frozen
 
     def _abstract(self) -> State:
-        return state.abstract(self.trained, self.opt_shapes, self.experiment.update.ema is not None)
+        ema = self.experiment.update.ema is not None
+        return state.abstract(self.trained, self._opt_shapes(), ema)
+
+    def _opt_shapes(self) -> dict[str, Any]:
+        return {part: mover.opt_shapes for part, mover in self.movers.items()}
 
     def _place(self, restored: Restored | None, stage: str) -> Mapping[str, Any] | None:
         """The saved place in the data, if the stage is still the one it was saved in."""
@@ -205,10 +219,24 @@ class _Run:
             self.stream.close()
         self.stream = None
 
-    def _compiled(self, stage: str) -> Step:
-        step = make_step(self.trainee.losses[stage], self.transform, self.experiment.update)
+    def _compiled(self, stage: str) -> list[Step]:
+        """The steps of a stage, one an update before it begins again with the first."""
         where = jax.tree.map(lambda leaf: leaf.sharding, self._abstract())
-        return jax.jit(step, donate_argnums=0, out_shardings=(where, None))
+        made: dict[Turn, Step] = {}
+        turns = cycle(self.trainee.losses[stage])
+        for turn in turns:
+            if turn not in made:
+                step = make_step(
+                    turn.loss,
+                    self.movers[turn.part].transform,
+                    self.experiment.update,
+                    part=turn.part,
+                    average=turn.average,
+                    count=turn.count,
+                    label="" if turn.part == self.trainee.parts[0] else f"{turn.part}/",
+                )
+                made[turn] = jax.jit(step, donate_argnums=0, out_shardings=(where, None))
+        return [made[turn] for turn in turns]
 
     def _put(self, host: Any) -> Any:
         """This host's rows of a batch, on its devices, as part of the whole batch."""
@@ -228,16 +256,21 @@ class _Run:
         return jax.tree.map(one, host)
 
     def _extra(self, step: int) -> dict[str, float]:
+        first = self.movers[self.trainee.parts[0]]
         return {
-            "learning rate": self.experiment.optimizer.learning_rate_at(step - 1, self.total),
+            "learning rate": first.learning_rate(step),
             "stage": float(stages.at(self.experiment.stages, step - 1)[0] + 1),
         }
 
-    def _check(self, tallies: Tallies | None) -> None:
-        """Stop when too many updates in a row had no use. Reads an update that is over."""
+    def _check(self, step: int, tallies: Tallies | None) -> None:
+        """Stop when too many updates in a row had no use, or a floor is broken.
+
+        `tallies` are those of update `step`, counted from 1, which is over.
+        """
         if tallies is None:
             return
-        row = int(np.asarray(tallies["skipped in a row"])[0])
+        rows = [each for name, each in tallies.items() if name.endswith("skipped in a row")]
+        row = max(int(np.asarray(each)[0]) for each in rows)
         if row >= self.experiment.update.patience:
             self.checkpoints.wait()
             last = self.checkpoints.steps()
@@ -246,14 +279,22 @@ class _Run:
                 f"The last checkpoint is of step {last[-1] if last else 'none'}; look at the data and "
                 "metrics.jsonl, lower optimizer.learning_rate, and run the same command to go on."
             )
+        if (broken := self.collapse.see(step, tallies)) is not None:
+            floor, mean, good = broken
+            last = self.checkpoints.back_to(good)
+            raise StoppedError(
+                f"{floor.name} is {mean:.4g}, the mean of {floor.over} updates up to step {step}, and "
+                f"must not be below {floor.least:g}: the run has collapsed. It is set back to the "
+                f"checkpoint of step {last[-1] if last else 'none'}, whose model --export writes; to "
+                "train on from there, change settings (a lower learning rate, a larger batch)."
+            )
 
     def _watch(self, step: int, now: State, frozen: Params) -> None:
         every = self.experiment.watch.sample_every
         if not every or step % every or self.trainee.sample is None or self.report is None:
             return
         with self.report.spent("sample"):
-            params = {**frozen, **(now.ema if now.ema is not None else now.params)}
-            sample = self.trainee.sample(params, step)
+            sample = self.trainee.sample({**frozen, **now.best}, step)
         self.report.sample(step, sample)
 
     def _save(self, step: int, now: State, stage: str, stream: Stream) -> None:
@@ -286,16 +327,15 @@ class _Run:
         return Outcome(step, step >= self.total, path)
 
     def _write(self, path: str, step: int, now: State, frozen: Params) -> None:
-        trained = now.ema if now.ema is not None else now.params
         provenance = {
             "trained": {
                 "experiment": self.experiment.name,
                 "steps": step,
                 "average": now.ema is not None,
-                "skipped": int(now.guard.skipped),
+                "skipped": sum(int(guard.skipped) for guard in now.guard.values()),
             }
         }
-        self.trainee.export(path, {**frozen, **trained}, provenance)
+        self.trainee.export(path, {**frozen, **now.best}, provenance)
 
     def close(self) -> None:
         self._close_stream()

@@ -16,7 +16,7 @@ from omnihuman_jax.errors import InputError
 from omnihuman_jax.training import patterns, schedules
 from omnihuman_jax.training.schedules import Shape
 
-Kind = Literal["adamw", "adafactor", "muon"]
+Kind = Literal["adamw", "adafactor", "muon", "rmsprop"]
 KINDS: tuple[str, ...] = get_args(Kind)
 STACKED = "blocks"  # parameters below it have a leading axis, the layer
 EDGES = ("head", "patch", "pose_embedding", "text_in", "encoder/conv_in", "decoder/conv_out",
@@ -34,9 +34,10 @@ class Optimizer:
             (Shazeer and Stern, arXiv 1804.04235): rows and columns of second moments only; "muon"
             (Jordan et al. 2024; Liu et al., arXiv 2502.16982): one number a parameter of a matrix,
             whose update is made orthogonal, a layer at a time, and AdamW for all that is no matrix.
-            A convolution is the matrix from all it sees to its channels (Jordan 2024, "Muon").
+            A convolution is the matrix from all it sees to its channels (Jordan 2024, "Muon"). "rmsprop"
+            (Tieleman and Hinton, 2012): second moments alone, with `beta2`, as torch has it.
         schedule, warmup, decay, end: see `schedules.factor`; in updates, of the whole run.
-        beta1, beta2, eps: of AdamW.
+        beta1, beta2, eps: of AdamW; RMSProp's alpha is `beta2` (0.9 in Seaweed-APT, section 3.5).
         momentum: of Muon.
         weight_decay: on matrices and convolutions only, not on biases, norms and tables.
         trainable: patterns of paths that are trained; all others are frozen.
@@ -86,6 +87,12 @@ class Optimizer:
                 multiply_by_parameter_scale=False,  # so that the rate means what AdamW's means
                 weight_decay_rate=None,
                 min_dim_size_to_factor=32,
+            )
+        if self.kind == "rmsprop":
+            return optax.chain(
+                optax.scale_by_rms(decay=self.beta2, eps=self.eps, eps_in_sqrt=False),
+                optax.add_decayed_weights(self.weight_decay, mask=_decayed),
+                optax.scale_by_learning_rate(rate),
             )
         adam = optax.adamw(
             rate,

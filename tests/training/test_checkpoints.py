@@ -23,6 +23,7 @@ from omnihuman_jax.training import checkpoint_rules as rules
 from omnihuman_jax.training import optimizers, state
 from omnihuman_jax.training.checkpoints import Checkpoints
 from omnihuman_jax.training.optimizers import Optimizer
+from omnihuman_jax.training.parts import WHOLE
 from tests.cloud import cloud
 from tests.faults import Faults, faults
 
@@ -49,8 +50,8 @@ def made(mesh=None, scale=1.0, width=16):
         path: jax.device_put(scale * source.standard_normal(s.shape).astype(np.float32), s.sharding)
         for path, s in shapes.items()
     }
-    now = state.create(params, transform.init, opt_shapes, True)
-    return now, state.abstract(shapes, opt_shapes, True)
+    now = state.create(params, {WHOLE: transform.init}, {WHOLE: opt_shapes}, True)
+    return now, state.abstract(shapes, {WHOLE: opt_shapes}, True)
 
 
 def check_same(one, other):
@@ -88,7 +89,7 @@ def test_onto_other_devices_and_each_holds_only_its_part(tmp_path):
     mesh = meshes.make_mesh(data=1, fsdp=2, devices=jax.devices()[:2])
     found = restored(tmp_path, mesh)
     check_same(found.state, made(scale=2)[0])
-    kernel = found.state.opt[0].mu["blocks/up/kernel"]
+    kernel = found.state.opt[WHOLE][0].mu["blocks/up/kernel"]
     assert kernel.addressable_shards[0].data.size * 2 == kernel.size
 
 

@@ -14,6 +14,7 @@ from omnihuman_jax.models.building import FLOAT32
 from omnihuman_jax.models.directory import open_directory
 from omnihuman_jax.training import state
 from omnihuman_jax.training.flow_matching import liveliness
+from omnihuman_jax.training.parts import WHOLE
 from omnihuman_jax.training.step import Update, make_step
 from tests.training import worlds
 
@@ -101,7 +102,7 @@ def test_eight_devices_take_the_step_of_one(folder):
             params, transform = trainee.init(), optax.sgd(0.1, momentum=0.9)
             shapes = jax.eval_shape(transform.init, params)
             shapes = (optax.TraceState(trace=trainee.shapes), *shapes[1:])
-            now = state.create(params, transform.init, shapes, True)
+            now = state.create(params, {WHOLE: transform.init}, {WHOLE: shapes}, True)
             step = jax.jit(make_step(trainee.losses["all"], transform, Update(clip=1.0)))
             stream = trainee.stream(stage)
             for _ in range(2):

@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from omnihuman_jax import mesh as meshes
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.training import state
+from omnihuman_jax.training.parts import WHOLE
 from omnihuman_jax.training.step import Update, make_step, part_of
 from omnihuman_jax.training.task import tally
 
@@ -34,7 +35,7 @@ def begin(transform, ema=True):
     params = {name: jax.device_put(value, where) for name, value in params.items()}
     shapes = jax.eval_shape(transform.init, params)
     shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes)
-    return state.create(params, transform.init, shapes, ema)
+    return state.create(params, {WHOLE: transform.init}, {WHOLE: shapes}, ema)
 
 
 def run(update, steps, transform=None, data=None):
@@ -95,11 +96,11 @@ def test_a_batch_with_nan_changes_nothing_but_the_counters():
     ):
         np.testing.assert_array_equal(a, b)
     assert int(three.step) == 3
-    assert int(three.guard.row) == int(three.guard.skipped) == 1
+    assert int(three.guard[WHOLE].row) == int(three.guard[WHOLE].skipped) == 1
     assert np.isnan(seen[2]["loss"][0])  # and it is reported as it was
     four, _ = run(Update(), 4, optax.adam(0.1), poisoned)
-    assert int(four.guard.row) == 0
-    assert int(four.guard.skipped) == 1
+    assert int(four.guard[WHOLE].row) == 0
+    assert int(four.guard[WHOLE].skipped) == 1
 
 
 def test_a_spike_is_skipped_once_the_usual_is_known():
@@ -111,7 +112,7 @@ def test_a_spike_is_skipped_once_the_usual_is_known():
     assert [float(t["skipped"][0]) for t in seen] == [0, 0, 0, 0, 0, 1, 0]
     assert np.isfinite(now.params["w"]).all()
     early, _ = run(Update(settle=100, spike=5.0), 7, data=spiked)
-    assert int(early.guard.skipped) == 0
+    assert int(early.guard[WHOLE].skipped) == 0
 
 
 def test_the_average_follows_the_parameters():
@@ -142,7 +143,7 @@ def test_frozen_parameters_are_used_and_not_changed():
     now = begin(transform)
     bias = {"b": jnp.float32(2.0)}
     only = state.State(now.step, {"w": now.params["w"]}, {"w": now.params["w"]},
-                       transform.init({"w": now.params["w"]}), now.guard)  # fmt: skip
+                       {WHOLE: transform.init({"w": now.params["w"]})}, now.guard)  # fmt: skip
     after, tallies = step(only, bias, batch(), KEY)
     assert set(after.params) == {"w"}
     free, other = step(now, {}, batch(), KEY)
