@@ -58,7 +58,7 @@ experiment = Course(
                 student="runs/mini_cd/mini_cd/model",
                 critique=Critique(shift=1.0, sigma=0.01),
             ),
-            stages=(OmniStage(name="pictures", steps=200, batch=64, ratios=TEXT_AND_REFERENCE),),
+            stages=(OmniStage(name="pictures", steps=120, batch=32, ratios=TEXT_AND_REFERENCE),),
             **optimizers(1e-4),
         ),
         Experiment(
@@ -70,9 +70,9 @@ experiment = Course(
                 second=0.4,
             ),
             stages=(
-                OmniStage(name="clips", steps=900, batch=12, ratios=RATIOS),
+                OmniStage(name="clips", steps=500, batch=8, ratios=RATIOS),
                 OmniStage(
-                    name="longer", steps=200, batch=6, data="runs/records/longer", ratios=RATIOS
+                    name="longer", steps=120, batch=5, data="runs/records/longer", ratios=RATIOS
                 ),
             ),
             **optimizers(1e-4),
