@@ -7,8 +7,8 @@ PY := .venv/bin/python
 setup:  ## .venv with the pinned packages; nothing when it is there
 	@.ci/bootstrap
 
-demo: setup  ## a portrait and a voice in, a video out: runs/demo.mp4
-	@$(PY) -m omnihuman_jax generate --out runs/demo.mp4
+demo: setup  ## a portrait and a voice in, a video out: runs/demo.mp4; MODEL=mini-1step is the one-step student
+	@$(PY) -m omnihuman_jax generate --model $(or $(MODEL),mini) --out runs/demo.mp4
 
 test: setup  ## every test
 	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -70,9 +70,9 @@ experiment = Course(
                 second=0.4,
             ),
             stages=(
-                OmniStage(name="clips", steps=500, batch=8, ratios=RATIOS),
+                OmniStage(name="clips", steps=400, batch=8, ratios=RATIOS),
                 OmniStage(
-                    name="longer", steps=120, batch=5, data="runs/records/longer", ratios=RATIOS
+                    name="longer", steps=60, batch=5, data="runs/records/longer", ratios=RATIOS
                 ),
             ),
             **optimizers(1e-4),

@@ -14,6 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `omnihuman distill`."""
     add_run_arguments(parser, "phases.1.stages.0.steps=10")
     parser.add_argument(
+        "--dump-only",
+        action="store_true",
+        help="make the teacher's dumps that phases learn from (task.taught), and stop (default: run)",
+    )
+    parser.add_argument(
         "--phase", metavar="NAME", help="with --export: of which phase (default: the newest)"
     )
 
@@ -38,5 +43,6 @@ def run(args: argparse.Namespace) -> None:
         if args.export is not None:
             outcome = course.export(made, folder, args.export, args.phase)
         else:
-            outcome = course.run(made, folder, lambda line: print(line, file=sys.stderr))
+            say = lambda line: print(line, file=sys.stderr)
+            outcome = course.run(made, folder, say, args.dump_only)
         say_outcome(args, dataclasses.asdict(outcome))

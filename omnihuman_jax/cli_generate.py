@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="mini",
         metavar="DIR_OR_NAME",
         help="a model directory (made by `omnihuman convert` or training), local or gs://, or the "
-        "built-in model (default: mini)",
+        "built-in model: mini, or mini-1step, which was distilled to one or two steps (default: mini)",
     )
     add(
         "--out",

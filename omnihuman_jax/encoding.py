@@ -52,7 +52,7 @@ def _fingerprint(model: ModelDirectory, name: str) -> str:
     if sources:
         add(sorted(sources))
     else:
-        folder = storage.join(model.path, name)
+        folder = model.folder(name)
         for file in storage.files(folder):
             add(file)
             digest.update(storage.read_bytes(storage.join(folder, file)))

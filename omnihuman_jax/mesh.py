@@ -140,3 +140,21 @@ def shardings(state: nnx.State, mesh: Mesh) -> nnx.State:
         return variable.replace(NamedSharding(mesh, partition(axes, variable.shape, mesh)))
 
     return jax.tree.map(one, state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+
+
+def rows(host: Any, mesh: Mesh) -> Any:
+    """This process's rows of a batch (a pytree of numpy arrays), on its devices, as part of the whole batch.
+
+    Raises:
+        InputError: the devices cannot share so many rows evenly.
+    """
+    over = tuple(LOGICAL["batch"])
+    ways = math.prod(mesh.shape[axis] for axis in over)
+    clips = len(jax.tree.leaves(host)[0]) * jax.process_count()
+    if clips % ways:
+        raise InputError(
+            f"A batch of {clips} cannot be shared by {ways} devices (mesh.data x mesh.fsdp); "
+            f"use {clips - clips % ways or ways} or {clips - clips % ways + ways}."
+        )
+    where = NamedSharding(mesh, PartitionSpec(over))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x), host)

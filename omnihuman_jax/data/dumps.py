@@ -203,6 +203,63 @@ def _unpacked(fields: records.Fields, name: str) -> np.ndarray:
     return np.frombuffer(data, dtype).reshape(shape)
 
 
+def common(negative_context: Float32[np.ndarray, "N E"]) -> tuple[bytes, int]:
+    """What all samples of a dump have in common, as it is kept, and its checksum."""
+    data = wire.encode(_packed("negative_context", negative_context))
+    return data, tfrecord.masked_crc(data)
+
+
+def write_shard(
+    folder: str, name: str, shard: int, shards: int, samples: Iterable[TeacherSample], shared: int
+) -> None:
+    """One shard of a dump that several processes write, or several lives of one.
+
+    It is whole when its index is there (`has_shard`), and the dump when `finish_dump` has run. `shared` is
+    the checksum of what all samples have in common (`common`).
+    """
+    path = storage.join(folder, tfrecord.shard_file(name, shard, shards))
+    with tfrecord.Writer(path) as out:
+        for sample in samples:
+            out.write(serialize(sample, shared), bucket=records.bucket_name(sample.grid))
+
+
+def has_shard(folder: str, name: str, shard: int, shards: int) -> bool:
+    """Whether a shard is there, and whole."""
+    path = storage.join(folder, tfrecord.shard_file(name, shard, shards))
+    return storage.is_file(path) and storage.is_file(tfrecord.index_path(path))
+
+
+def finish_dump(
+    folder: str,
+    name: str,
+    shards: int,
+    negative_context: Float32[np.ndarray, "N E"],
+    *,
+    channels: int,
+    fps: float = WAN_FPS,
+    fingerprints: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> DatasetInfo:
+    """What makes a dump of its shards: the negative context, and `dataset.json`, which comes last.
+
+    Raises:
+        InputError: a shard is missing or not whole.
+    """
+    storage.write_bytes(_shared_path(folder, name), common(negative_context)[0])
+    made = records.info_from_shards(
+        folder,
+        name,
+        shards,
+        fingerprints or {},
+        fps=fps,
+        channels=channels,
+        kind="teacher",
+        settings=settings,
+    )
+    records.write_info(folder, made)
+    return made
+
+
 def write_dump(
     folder: str,
     samples: Iterable[TeacherSample],
@@ -227,8 +284,7 @@ def write_dump(
     first = next(iterator, None)
     if first is None:
         raise InputError("A dump has at least one sample; none was given.")
-    common = wire.encode(_packed("negative_context", first.negative_context))
-    shared = tfrecord.masked_crc(common)
+    _, shared = common(first.negative_context)
     if not 1 <= shards <= MOST_SHARDS:
         raise InputError(f"A dump has 1 to {MOST_SHARDS} shards, got {shards}.")
     files = [tfrecord.shard_file(name, shard, shards) for shard in range(shards)]
@@ -247,19 +303,16 @@ def write_dump(
                 )
             bucket = records.bucket_name(sample.grid)
             writers[number % shards].write(serialize(sample, shared), bucket=bucket)
-    storage.write_bytes(_shared_path(folder, name), common)
-    made = records.info_from_shards(
+    return finish_dump(
         folder,
         name,
         shards,
-        fingerprints or {},
-        fps=fps,
+        first.negative_context,
         channels=first.noise.shape[-1],
-        kind="teacher",
+        fps=fps,
+        fingerprints=fingerprints,
         settings=settings,
     )
-    records.write_info(folder, made)
-    return made
 
 
 def _shared_path(folder: str, name: str) -> str:
@@ -288,11 +341,11 @@ class DumpSource(RecordSource):
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
         path = _shared_path(uri, self.info.name)
-        common = storage.read_bytes(path)
-        self._shared = tfrecord.masked_crc(common)
+        data = storage.read_bytes(path)
+        self._shared = tfrecord.masked_crc(data)
         try:
             self.negative_context = _unpacked(
-                records.Fields(wire.decode(memoryview(common))), "negative_context"
+                records.Fields(wire.decode(memoryview(data))), "negative_context"
             )
         except InputError as why:
             raise InputError(f"{path} is damaged: {why} Copy it again.") from why

@@ -140,7 +140,7 @@ def fingerprint(model: ModelDirectory, precision: Precision) -> str | None:
         digest.update(repr(fact).encode() + b"\n")
     weights = False
     for part in (name, TOKENIZER):
-        folder = storage.join(model.path, part)
+        folder = model.folder(part)
         for file, identity in storage.identities(folder).items():
             weights |= part == name
             digest.update(repr((part, file, identity)).encode())

@@ -62,10 +62,19 @@ class LazyArray:
 
 @dataclasses.dataclass(frozen=True)
 class ModelDirectory:
-    """A model directory that was found whole."""
+    """A model directory that was found whole.
+
+    Attributes:
+        elsewhere: folders of networks (and of the tokenizer) that do not lie in `path`, by name.
+    """
 
     path: str
     manifest: Manifest
+    elsewhere: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def folder(self, name: str) -> str:
+        """Where a network lies, or the tokenizer."""
+        return self.elsewhere.get(name) or storage.join(self.path, name)
 
     def config(self, name: str) -> Any:
         """The config of a network. Raises InputError if the model has no such network."""
@@ -105,7 +114,7 @@ class ModelDirectory:
         )
         abstract = nnx.eval_shape(make)
         targets = _targets(abstract, mesh, offload)
-        folder = storage.join(self.path, name)
+        folder = self.folder(name)
         safetensors = self.manifest.weights[name] == "safetensors"
         found = set(_stored_safetensors(folder) if safetensors else stored_paths(folder))
         strangers = found - targets.keys()
@@ -134,7 +143,7 @@ class ModelDirectory:
     def arrays(self, name: str) -> dict[str, "LazyArray"]:
         """The parameters of a network by path, read when indexed."""
         self.config(name)
-        folder = storage.join(self.path, name)
+        folder = self.folder(name)
         if self.manifest.weights[name] == "safetensors":
             return {
                 path: LazyArray(
@@ -164,7 +173,7 @@ class ModelDirectory:
             )
         if kind == umt5.BYTES:
             return umt5.Tokenizer(umt5.BYTES)
-        folder = storage.join(self.path, TOKENIZER)
+        folder = self.folder(TOKENIZER)
         if not storage.is_remote(folder):
             return umt5.Tokenizer(folder)
         with tempfile.TemporaryDirectory() as local:
@@ -266,7 +275,7 @@ def replace(
     _together("model directory written")
     if jax.process_index() == 0:
         for name in [*others, *([TOKENIZER] if source.manifest.tokenizer == "umt5" else [])]:
-            copy_folder(storage.join(source.path, name), storage.join(draft, name))
+            copy_folder(source.folder(name), storage.join(draft, name))
         finish(draft, path, manifest)
     _together("model directory finished")
     return ModelDirectory(path, manifest)

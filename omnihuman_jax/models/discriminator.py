@@ -12,6 +12,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from omnihuman_jax import mesh
 from omnihuman_jax.conditions import Conditions
 from omnihuman_jax.models.building import Precision, Remat, linear, param, stack
 from omnihuman_jax.models.conditioner import Tokens
@@ -61,9 +62,10 @@ class Eye(nnx.Module):
         """What it sees of each clip."""
         clips = tokens.shape[0]
         query = jnp.broadcast_to(self.query[...].astype(tokens.dtype), (clips, 1, len(self.query)))
-        seen = self.norm(tokens)
+        seen = mesh.constrain(self.norm(tokens), "batch tokens width")
         q = self.norm_q(self.q(self.norm_query(query)))
-        k, v = self.norm_k(self.k(seen)), self.v(seen)
+        k, v = (mesh.constrain(y, "batch tokens heads") for y in (self.k(seen), self.v(seen)))
+        k = self.norm_k(k)
         # One query: a weighted mean, which needs no kernel; in float32, since it is summed over all tokens.
         q, k, v = (rearrange(y, "B L (N K) -> B L N K", N=self.heads) for y in (q, k, v))
         scores = jnp.einsum("BQNK,BLNK->BNQL", q, k, preferred_element_type=jnp.float32)
@@ -71,7 +73,7 @@ class Eye(nnx.Module):
         mean = jnp.einsum("BNQL,BLNK->BQNK", weights, v)
         y = query + self.o(rearrange(mean, "B Q N K -> B Q (N K)"))
         y = y + self.down(nnx.gelu(self.up(self.norm_up(y)), approximate=True))
-        return y[:, 0]
+        return mesh.constrain(y[:, 0], "batch width")
 
 
 class Discriminator(nnx.Module):
@@ -90,7 +92,7 @@ class Discriminator(nnx.Module):
         remat: Remat = "none",
     ):
         exact = Precision(precision.params, jnp.float32)
-        self.taps = taps(config.layers)
+        self.taps, self.remat = taps(config.layers), remat
         self.trunk = OmniHumanDiT(config, precision, rngs=rngs, remat=remat)
         del self.trunk.head, self.trunk.head_modulation
         # bfloat16 would round away the noise of the approximated R1, of 0.01 (research/papers.md 3.1).
@@ -126,9 +128,12 @@ class Discriminator(nnx.Module):
             def shut(y: Float[Array, "B L D"]) -> Float[Array, "B taps D"]:
                 return jnp.zeros((y.shape[0], count, width), jnp.float32)
 
-            return seen + jax.lax.cond(jnp.any(behind), open_, shut, y)
+            new = jax.lax.cond(jnp.any(behind), open_, shut, y)
+            return mesh.constrain(seen + new, "batch _ width")
 
-        nothing = jnp.zeros((x.shape[0], count, width), jnp.float32)
+        nothing = mesh.constrain(
+            jnp.zeros((x.shape[0], count, width), jnp.float32), "batch _ width"
+        )
         *_, seen = self.trunk.trunk(x, t, tokens, look, nothing)
         joined = self.norm(rearrange(seen, "B taps D -> B (taps D)"))
         return self.logit(joined)[:, 0]

@@ -9,7 +9,7 @@ Networks are trained one at a time, each into a directory of its own; the next o
 import argparse
 import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -31,6 +31,7 @@ def join(
     tokenizer: str | None = None,
     sampling: Mapping[str, Any] | None = None,
     ship: bool = False,
+    only: Collection[str] | None = None,
 ) -> ModelDirectory:
     """Write a model directory with every network of `sources`; of two of a kind the last one's.
 
@@ -39,6 +40,7 @@ def join(
     Args:
         tokenizer: "byt5", or None: that of the source of the text encoder.
         sampling: defaults, beside those of the sources (the last one's).
+        only: of which networks; None for all. A part of a model finds the rest elsewhere.
         ship: every network becomes one safetensors file in bfloat16; else weights are copied as they are.
 
     Raises:
@@ -46,7 +48,14 @@ def join(
     """
     if not sources:
         raise InputError("There is nothing to join; name at least one model directory.")
-    came = {name: source for source in sources for name in source.manifest.configs}
+    came = {
+        name: source
+        for source in sources
+        for name in source.manifest.configs
+        if only is None or name in only
+    }
+    if not came:
+        raise InputError(f"None of the models has {', '.join(only or ())}.")
     text = came.get("text_encoder", sources[-1])
     manifest = Manifest(
         configs={name: source.manifest.configs[name] for name, source in came.items()},
@@ -66,9 +75,9 @@ def join(
         if ship:
             _shrink(source.arrays(name), storage.join(draft, name))
         else:
-            directory.copy_folder(storage.join(source.path, name), storage.join(draft, name))
-    if manifest.tokenizer == "umt5":
-        directory.copy_folder(storage.join(text.path, TOKENIZER), storage.join(draft, TOKENIZER))
+            directory.copy_folder(source.folder(name), storage.join(draft, name))
+    if manifest.tokenizer == "umt5" and "text_encoder" in came:
+        directory.copy_folder(text.folder(TOKENIZER), storage.join(draft, TOKENIZER))
     directory.finish(draft, path, manifest)
     return ModelDirectory(path, manifest)
 
@@ -105,12 +114,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--ship", action="store_true", help="in bfloat16, as one file each (default: as they are)"
     )
+    parser.add_argument("--only", nargs="+", metavar="NETWORK", help="of these (default: all)")
     args = parser.parse_args(arguments)
     mine: dict[str, Any] = {}
     if args.like_mini:
         mine = {"tokenizer": mini.BYTES, "sampling": mini.SAMPLING}
     made = join(
-        args.out, [directory.open_directory(model) for model in args.models], ship=args.ship, **mine
+        args.out,
+        [directory.open_directory(model) for model in args.models],
+        ship=args.ship,
+        only=args.only,
+        **mine,
     )
     print(f"{args.out}: {', '.join(made.manifest.configs)}")
 

@@ -1,5 +1,6 @@
 """The built-in small model: the sizes of its networks, and where its weights lie."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from omnihuman_jax.models.umt5 import BYTES, UMT5Config
 from omnihuman_jax.models.vae import VAEConfig
 from omnihuman_jax.models.wav2vec2 import Wav2Vec2Config
 
-NAME, UNTRAINED = "mini", "mini-untrained"
+NAME, ONE_STEP, UNTRAINED = "mini", "mini-1step", "mini-untrained"
 FOLDER = Path(__file__).parent.parent / NAME  # written by models/joining.py --ship
+ONE_STEP_FOLDER = FOLDER.with_name("mini_1step")  # the same, --only dit
 TEXT_LENGTH = 240  # bytes of a caption, padding included
 # Of a latent. Wan2.1 has 16: a cell of 8x8 pixels of a small picture holds more than one of a large one.
 # (Linear codes of puppets at 64x64, 4 frames at a time: 24.1 dB with 16 numbers a cell, 27.8 with 48.)
@@ -87,6 +89,25 @@ def mini() -> ModelDirectory:
     return open_directory(str(FOLDER))
 
 
+def one_step() -> ModelDirectory:
+    """The built-in model distilled to one or two steps: a transformer of its own, all else is mini's."""
+    own, whole = open_directory(str(ONE_STEP_FOLDER)), mini()
+    return dataclasses.replace(
+        own,
+        manifest=dataclasses.replace(
+            own.manifest,
+            configs={**whole.manifest.configs, **own.manifest.configs},
+            weights={**whole.manifest.weights, **own.manifest.weights},
+            provenance={**whole.manifest.provenance, **own.manifest.provenance},
+        ),
+        elsewhere={
+            name: whole.folder(name)
+            for name in whole.manifest.configs
+            if name not in own.manifest.configs
+        },
+    )
+
+
 def untrained() -> ModelDirectory:
     """A model of the same sizes with arbitrary weights; its `manifest.provenance` says so."""
     manifest = Manifest(
@@ -100,10 +121,10 @@ def untrained() -> ModelDirectory:
 
 
 def find(name_or_path: str) -> ModelDirectory:
-    """A built-in model ("mini", "mini-untrained"), or the model directory at a path, local or gs://.
+    """A built-in model ("mini", "mini-1step", "mini-untrained"), or the model directory at a path, local or gs://.
 
     Raises:
         InputError: neither.
     """
-    built_in = {NAME: mini, UNTRAINED: untrained}.get(name_or_path)
+    built_in = {NAME: mini, ONE_STEP: one_step, UNTRAINED: untrained}.get(name_or_path)
     return open_directory(name_or_path) if built_in is None else built_in()

@@ -9,7 +9,6 @@ bits. SIGTERM (pre-emption) and Ctrl-C finish the update at hand, save, and leav
 import contextlib
 import dataclasses
 import logging
-import math
 import signal
 import threading
 import time
@@ -20,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from omnihuman_jax import mesh as meshes
 from omnihuman_jax import storage
@@ -240,20 +239,7 @@ class _Run:
 
     def _put(self, host: Any) -> Any:
         """This host's rows of a batch, on its devices, as part of the whole batch."""
-        rows = tuple(meshes.LOGICAL["batch"])
-
-        def one(x: np.ndarray) -> jax.Array:
-            where = NamedSharding(self.mesh, PartitionSpec(rows))
-            return jax.make_array_from_process_local_data(where, x)
-
-        ways = math.prod(self.mesh.shape[axis] for axis in rows)
-        clips = len(jax.tree.leaves(host)[0]) * jax.process_count()
-        if clips % ways:
-            raise InputError(
-                f"A batch of {clips} cannot be shared by {ways} devices (mesh.data x mesh.fsdp); "
-                f"use {clips - clips % ways or ways} or {clips - clips % ways + ways}."
-            )
-        return jax.tree.map(one, host)
+        return meshes.rows(host, self.mesh)
 
     def _extra(self, step: int) -> dict[str, float]:
         first = self.movers[self.trainee.parts[0]]

@@ -67,7 +67,7 @@ def show(
     """
     manifest = model.manifest
     configs = {**manifest.configs, "dit": config}
-    whole = type(model)(model.path, dataclasses.replace(manifest, configs=configs))
+    whole = dataclasses.replace(model, manifest=dataclasses.replace(manifest, configs=configs))
     generator = Generator(whole, kept={"dit": rebuild(params)})
     request, truth = _request(scene, manifest.sampling)
     sampler = samplers.make(request.sampler)

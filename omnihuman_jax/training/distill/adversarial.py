@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from omnihuman_jax.conditions import Batch, Conditions
 from omnihuman_jax.diffusion import flow
 from omnihuman_jax.errors import InputError
-from omnihuman_jax.models.conditioner import Tokens
 from omnihuman_jax.training.distill.consistency import Consistency
 from omnihuman_jax.training.distill.student import (
     CRITIC,
@@ -70,9 +70,9 @@ class Critique:
     ) -> tuple[Float[Array, ""], Tallies]:
         """softplus(-D(x)) + softplus(D(G)) + r1 (D(x) - D(x + sigma n))^2, a mean (eq. 1, 2, 9)."""
         t, noise = self._look(key, sample, real.shape[1:])
-        tokens = _embedded(critic, conditions, real)
-        of_real, of_made = critic(real, t, tokens), critic(made, t, tokens)
-        beside = critic(real + self.sigma * noise, t, tokens)
+        of_real = _said(critic, conditions, real, t)
+        of_made = _said(critic, conditions, made, t)
+        beside = _said(critic, conditions, real + self.sigma * noise, t)
         r1 = (of_real - beside) ** 2
         wrong = jax.nn.softplus(of_made)
         told = {
@@ -83,7 +83,7 @@ class Critique:
         }
         if self.mismatched and conditions.audio is not None and real.shape[0] > 1:
             other, has = _with_other_sound(conditions)
-            of_other = critic(real, t, _embedded(critic, other, real))
+            of_other = _said(critic, other, real, t)
             wrong += self.mismatched * jnp.where(has, jax.nn.softplus(of_other), 0.0)
             told["critic/mismatched"] = tally(of_other, has)
         main = jax.nn.softplus(-of_real) + wrong
@@ -100,7 +100,7 @@ class Critique:
     ) -> Float[Array, "B"]:
         """What the generator wants small: softplus(-D(G)) (eq. 2)."""
         t, _ = self._look(key, sample, ())
-        return jax.nn.softplus(-critic(made, t, _embedded(critic, conditions, made)))
+        return jax.nn.softplus(-_said(critic, conditions, made, t))
 
     def _look(
         self, key: PRNGKeyArray, sample: Array, shape: tuple[int, ...]
@@ -185,11 +185,22 @@ class Adversarial(Distillation):
         return Consistency(**own, levels=self.levels, level_shift=self.level_shift)
 
 
-def _embedded(
-    critic: Network, conditions: Conditions, x: Float[Array, "B T H W C"]
-) -> Tokens | None:
+def _said(
+    critic: Network, conditions: Conditions, x: Float[Array, "B T H W C"], t: Float[Array, "B"]
+) -> Float[Array, "B"]:
+    """The logits of clips under conditions.
+
+    A discriminator is asked three times in one loss. Where it recomputes at all, each answer is recomputed
+    on its own in the backward pass, so that what one pass holds is all that is held.
+    """
     clips, _, height, width, _ = x.shape
-    return critic.embed(conditions, clips, height, width)
+
+    def ask(critic: Network, conditions: Conditions, x: Array, t: Array) -> Array:
+        return critic(x, t, critic.embed(conditions, clips, height, width))
+
+    if getattr(critic, "remat", "none") == "none":
+        return ask(critic, conditions, x, t)
+    return nnx.remat(ask)(critic, conditions, x, t)
 
 
 def _with_other_sound(conditions: Conditions) -> tuple[Conditions, Array]:

@@ -13,11 +13,13 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+from omnihuman_jax import mesh as meshes
 from omnihuman_jax import storage
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.models.manifest import FILE
 from omnihuman_jax.puppet_records import Rehearsal
 from omnihuman_jax.training import loop
+from omnihuman_jax.training.distill.consistency import Consistency
 from omnihuman_jax.training.distill.student import Distillation
 from omnihuman_jax.training.experiment import Experiment
 from omnihuman_jax.training.loop import MODEL, Outcome
@@ -75,8 +77,16 @@ class Course:
         return found
 
 
-def run(course: Course, workdir: str, say: Callable[[str], None] = lambda line: None) -> Outcome:
+def run(
+    course: Course,
+    workdir: str,
+    say: Callable[[str], None] = lambda line: None,
+    dump_only: bool = False,
+) -> Outcome:
     """All phases from where `workdir` (local or gs://) stands to the end, or to a signal.
+
+    Args:
+        dump_only: make the teacher's dumps that phases learn from, and nothing else.
 
     Returns:
         The steps of all phases together, and the last one's model.
@@ -98,11 +108,26 @@ def run(course: Course, workdir: str, say: Callable[[str], None] = lambda line: 
             outcome = Outcome(sum(stage.steps for stage in phase.stages), True, model)
         else:
             say(f"{phase.name} ({number} of {len(phases)}): {_told(phase)}")
+            phase = _taught(phase, folder, say)
+            if dump_only:
+                continue
             outcome = loop.train(phase, folder)
         steps += outcome.step
         if not outcome.finished:
             break
     return Outcome(steps, outcome.finished, outcome.model if outcome.finished else None)
+
+
+def _taught(phase: Experiment, folder: str, say: Callable[[str], None]) -> Experiment:
+    """With the teacher's dump that it learns from, if it does, made or completed."""
+    task = phase.task
+    if not isinstance(task, Consistency) or not task.taught:
+        return phase
+    task = dataclasses.replace(task, dump=task.dump or storage.join(folder, "dump"))
+    mesh = meshes.make_mesh(**vars(phase.mesh))
+    with jax.set_mesh(mesh):
+        task.dump_lessons(phase.stages, mesh, phase.seed, task.dump, say)
+    return dataclasses.replace(phase, task=task)
 
 
 def export(course: Course, workdir: str, path: str, phase: str | None = None) -> Outcome:

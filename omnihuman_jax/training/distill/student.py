@@ -94,10 +94,10 @@ class Distillation(TransformerTask):
             check(stage, config)
         return Trainee(
             shapes=self.shapes(mesh),
-            init=functools.partial(self._initial, mesh, seed),
+            init=functools.partial(self.initial, mesh, seed),
             losses={stage.name: self.turns(stage) for stage in stages},
             stream=functools.partial(self.stream, seed),
-            cost=functools.partial(cost, config),
+            cost=lambda batch: cost(config, getattr(batch, "batch", batch)),
             export=self._export,
             parts=tuple(role for role in self.roles() if role != TEACHER),
         )
@@ -195,9 +195,10 @@ class Distillation(TransformerTask):
         start = jnp.where(twice[:, None, None, None, None], back, noise)
         return flow.data_from(start, self.velocity(student, conditions, start, t), t)
 
-    def _initial(self, mesh: Mesh, seed: int) -> Params:
+    def initial(self, mesh: Mesh, seed: int, only: Sequence[str] | None = None) -> Params:
+        """The parameters at the start of all networks, or of those roles `only`, and the negative prompt."""
         found: dict[str, Any] = {}
-        for role in self.roles():
+        for role in self.roles() if only is None else only:
             found |= parts.under(role, self._role(role, mesh, seed))
         if NEGATIVE in self.shapes(mesh):
             where = NamedSharding(mesh, PartitionSpec())
