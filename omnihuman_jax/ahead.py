@@ -181,6 +181,7 @@ _LOOP = re.compile(r"\bwhile\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _CONSTANT = re.compile(r"\bconstant\((\d+)\)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _CALLS = re.compile(r"(?:calls|to_apply|called_computations)=\{?%?([\w.\-]+)")
+_BRANCHES = re.compile(r" conditional\(.*branch_computations=\{([^}]*)\}")
 _SHAPE = re.compile(r"\b(pred|[suf]\d+|bf16|f8\w+)\[([\d,]*)\]")
 _WIDTH = {"pred": 8, "bf16": 16}
 _WORK = re.compile(r"\b(fusion|custom-call|convolution|dot|while)\(")
@@ -188,25 +189,25 @@ _WORK = re.compile(r"\b(fusion|custom-call|convolution|dot|while)\(")
 
 def collectives(text: str) -> dict[str, Traffic]:
     """Count the collectives of a scheduled HLO program, by kind."""
-    computations = _computations(text)
-    runs = _runs(computations)
+    computations = parsed(text)
+    runs = repeats(computations)
     found = {kind: Traffic() for kind in KINDS}
     for name, lines in computations.items():
         if not (times := runs.get(name, 0)):
             continue
         for place, (instruction, said) in enumerate(lines):
-            kind, asynchronous = _kind(said, computations)
+            kind, asynchronous = kind_of(said, computations)
             if kind is None:
                 continue
-            exposed = not (asynchronous and _hidden(lines, place, instruction))
-            found[kind] = found[kind].more(times, _bytes(said, asynchronous), exposed)
+            exposed = not (asynchronous and hidden(lines, place, instruction))
+            found[kind] = found[kind].more(times, size_of(said, asynchronous), exposed)
     return {kind: traffic for kind, traffic in found.items() if traffic.count}
 
 
 def cycles(text: str) -> int:
     """The compiler's estimate for all instructions of a scheduled HLO program, loops as often as they run."""
-    computations = _computations(text)
-    runs = _runs(computations)
+    computations = parsed(text)
+    runs = repeats(computations)
     return sum(
         runs[name] * sum(int(n) for _, said in lines for n in _CYCLES.findall(said))
         for name, lines in computations.items()
@@ -214,7 +215,7 @@ def cycles(text: str) -> int:
     )
 
 
-def _computations(text: str) -> dict[str, list[tuple[str, str]]]:
+def parsed(text: str) -> dict[str, list[tuple[str, str]]]:
     """Name of each computation -> its instructions in order: name, and what it says."""
     found: dict[str, list[tuple[str, str]]] = {}
     lines: list[tuple[str, str]] = []
@@ -226,8 +227,11 @@ def _computations(text: str) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def _runs(computations: Mapping[str, Sequence[tuple[str, str]]]) -> dict[str, int]:
-    """How often each computation is run: the entry once, a loop's body as often as it goes round."""
+def repeats(computations: Mapping[str, Sequence[tuple[str, str]]]) -> dict[str, int]:
+    """How often each computation is run: the entry once, a loop's body as often as it goes round.
+
+    Of a condition's branches the last one counts, that of "true".
+    """
     runs: dict[str, int] = {}
 
     def visit(name: str, times: int) -> None:
@@ -235,7 +239,9 @@ def _runs(computations: Mapping[str, Sequence[tuple[str, str]]]) -> dict[str, in
         for _, said in computations.get(name, ()):
             if match := _LOOP.search(said):
                 visit(match[2], times * _rounds(computations.get(match[1], ())))
-            elif " call(" in said or " conditional(" in said:
+            elif match := _BRANCHES.search(said):
+                visit(match[1].split(",")[-1].strip(" %"), times)
+            elif " call(" in said:
                 for called in _CALLS.findall(said):
                     visit(called, times)
 
@@ -249,7 +255,7 @@ def _rounds(condition: Sequence[tuple[str, str]]) -> int:
     return max((int(n) for _, said in condition for n in _CONSTANT.findall(said)), default=1)
 
 
-def _kind(
+def kind_of(
     said: str, computations: Mapping[str, Sequence[tuple[str, str]]]
 ) -> tuple[str | None, bool]:
     """Which collective an instruction is or starts, and whether it goes on beside others."""
@@ -263,13 +269,13 @@ def _kind(
         if match and "reduce-scatter" in match[1]:  # an all-reduce of which each keeps its part
             return "reduce-scatter", " async-start(" in said
         for _, inner in computations.get(match[1], ()) if match else ():
-            found, _ = _kind(inner, {})
+            found, _ = kind_of(inner, {})
             if found is not None:
                 return found, " async-start(" in said
     return None, False
 
 
-def _hidden(lines: Sequence[tuple[str, str]], start: int, name: str) -> bool:
+def hidden(lines: Sequence[tuple[str, str]], start: int, name: str) -> bool:
     """Whether anything is computed between the start of a collective and its end."""
     chain = {name}
     for instruction, said in lines[start + 1 :]:
@@ -283,11 +289,10 @@ def _hidden(lines: Sequence[tuple[str, str]], start: int, name: str) -> bool:
     return False
 
 
-def _bytes(said: str, asynchronous: bool) -> int:
-    """Bytes of the result; that of an asynchronous one is the last array of its tuple."""
-    head = said.split("(", 2)[1] if said.startswith("(") else said.split(" ", 1)[0]
+def size_of(said: str, asynchronous: bool) -> int:
+    """Bytes of the result; that of an asynchronous one is the largest array of its tuple."""
     sizes = []
-    for dtype, dims in _SHAPE.findall(head):
+    for dtype, dims in _SHAPE.findall(result_of(said)):
         count = 1
         for dim in filter(None, dims.split(",")):
             count *= int(dim)
@@ -296,3 +301,15 @@ def _bytes(said: str, asynchronous: bool) -> int:
     if not sizes:
         return 0
     return max(sizes) if asynchronous else sum(sizes)
+
+
+def result_of(said: str) -> str:
+    """The type of an instruction's result: all that stands before its name."""
+    if not said.startswith("("):
+        return said.split(" ", 1)[0]
+    depth = 0
+    for end, letter in enumerate(said):
+        depth += (letter == "(") - (letter == ")")
+        if not depth:
+            return said[: end + 1]
+    return said

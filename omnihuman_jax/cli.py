@@ -14,6 +14,7 @@ from omnihuman_jax import (
     cli_data,
     cli_distill,
     cli_generate,
+    cli_plan,
     cli_preprocess,
     cli_puppets,
     cli_serve,
@@ -32,6 +33,7 @@ VERBS = {
     "testset": cli_testset,
     "train": cli_train,
     "distill": cli_distill,
+    "plan": cli_plan,
 }
 
 

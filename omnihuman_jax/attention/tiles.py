@@ -151,6 +151,22 @@ def tiles(device_kind: str, length: int, keys: int, width: int, pass_: str) -> T
     return fit(min(known.get(pass_, ((1, SAFE[pass_]),)), key=cost)[1], length, keys)
 
 
+def cycles(device_kind: str, length: int, keys: int, width: int, pass_: str) -> float | None:
+    """What a pass takes by the table, of one head and one core; None for chips that are not in it.
+
+    A head wider or narrower than 128 is taken for one that fills whole units.
+    """
+    rows = TABLE.get(device_kind, {}).get(pass_)
+    if rows is None:
+        return None
+
+    def cost(row: tuple[int, Tiles]) -> float:
+        tile = fit(row[1], length, keys)
+        return row[0] * _padded(length, tile.queries) * _padded(keys, tile.keys) / 2**20
+
+    return min(map(cost, rows)) * _padded(width, LANES) / LANES
+
+
 def fit(tile: Tiles, length: int, keys: int) -> Tiles:
     """The tile, cut to sequences that are shorter than it."""
     queries, rows = (_padded(n, LANES) for n in (length, keys))
