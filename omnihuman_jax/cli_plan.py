@@ -26,7 +26,8 @@ PARTS = {
     "input": "waiting for data",
 }
 WAYS = {"on_demand": "on demand", "committed": "committed", "spot": "spot"}
-ERROR = "estimated, not measured: expect up to 30 % either way"
+# benchmarks/RESULTS.md, `python -m benchmarks.plan`.
+ERROR = "estimated: where it could be compared, a step really took 0.9 to 1.45 times as long"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,11 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: none)")  # fmt: skip
     add("--all", action="store_true", help="every slice that is known (default: those of --slice)")
     add("--size", metavar="HxWxF",
-        help="height, width and frames of the clips (default: what such a model is made for)")  # fmt: skip
+        help="height, width and frames of the clips (default: the model's own)")  # fmt: skip
     add("--stage", metavar="NAME",
-        help="the stage whose step is compiled (default: the one that takes most of the run)")  # fmt: skip
+        help="the stage whose step is asked about (default: that of most work)")  # fmt: skip
     add("--search", action="store_true",
-        help="look for the mesh, remat and accumulation that are fastest (default: the config's)")  # fmt: skip
+        help="look for the fastest mesh, remat and accumulation (default: the config's)")  # fmt: skip
     add("--tries", type=int, default=6, metavar="N",
         help="compiles that a search may take (default: 6)")  # fmt: skip
     add("--credits", type=float, metavar="DOLLARS",
