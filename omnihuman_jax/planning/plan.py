@@ -227,6 +227,7 @@ def several(planner: Planner, slices: Sequence[Slice], jobs: int | None = None) 
                 planner.say(f"{slice_.name}: {why}")
                 found.append(why)
             except StoppedError as why:
+                pool.shutdown(wait=False, cancel_futures=True)
                 raise StoppedError(f"{slice_.name}: {why}") from why
     plans = [one for one in found if isinstance(one, Plan)]
     wrong = [one for one in found if isinstance(one, InputError)]
