@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
         credits=args.credits,
         prices=prices.load(args.prices, args.config),
     )
-    planner = plan.Planner(request, say=lambda line: print(line, file=sys.stderr, flush=True))
+    planner = plan.Planner(request, say=_say)
     plans = plan.several(planner, slices, args.jobs)
     if args.json:
         print(json.dumps(_described(planner, plans)))
@@ -95,6 +95,12 @@ def run(args: argparse.Namespace) -> None:
     )
     for one in plans:
         print("\n".join(told(one, args.credits, args.search)))
+
+
+def _say(line: str) -> None:
+    """Progress, in one piece: several slices are asked about side by side."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -126,7 +132,9 @@ def told(plan: "Plan", credits: float | None, searched: bool) -> list[str]:
     else:
         most = f", most of it {plan.largest[0] / 2**30:.2f} GiB: {plan.largest[1][:60]}"
     if not plan.fits:
-        hint = "" if searched else "; --search looks for a way that does"
+        hint = (
+            "; the least of what was tried" if searched else "; --search looks for a way that does"
+        )
         why = plan.why or "no word of the compiler"
         return [f"{plan.slice}: does not fit, {have}{most} ({how}{hint}). {why}"]
     assert plan.step_s is not None and plan.parts is not None and plan.mfu is not None
