@@ -22,13 +22,14 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from omnihuman_jax import mesh as meshes
-from omnihuman_jax import storage
+from omnihuman_jax import processes, storage
 from omnihuman_jax.errors import InputError, StoppedError
 from omnihuman_jax.settings import described
 from omnihuman_jax.training import parts, stages, state
 from omnihuman_jax.training.checkpoints import Checkpoints, Restored
 from omnihuman_jax.training.collapse import Collapse
 from omnihuman_jax.training.experiment import Experiment
+from omnihuman_jax.training.health import Health
 from omnihuman_jax.training.movers import Mover
 from omnihuman_jax.training.report import Report, Watch
 from omnihuman_jax.training.state import State
@@ -37,6 +38,7 @@ from omnihuman_jax.training.task import Params, Stream, Tallies, Trainee, Turn, 
 
 log = logging.getLogger(__name__)
 
+REHEARSAL = 3600  # seconds that processes wait for the puppets of a rehearsal
 MODEL = "model"  # the folder of the workdir that holds the model directory at the end
 
 
@@ -103,7 +105,7 @@ def _rehearsed(experiment: Experiment, workdir: str) -> Experiment:
     if jax.process_index() == 0:
         rehearsal(workdir, task.model)
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("rehearsal")
+        processes.barrier("rehearsal", REHEARSAL)
     return _with_records(experiment, workdir)
 
 
@@ -132,6 +134,7 @@ class _Run:
         )
         self.stream: Stream | None = None
         self.report: Report | None = None
+        self.health: Health | None = None
 
     def __call__(self, signals: "_Signals") -> Outcome:
         began = time.perf_counter()
@@ -147,6 +150,7 @@ class _Run:
         )
         now, frozen = self._begin(restored)
         step, saved = int(now.step), restored.step if restored else None
+        self.health = Health(self.workdir, step, self.total)
         key = jax.random.key(self.experiment.seed)
         stopped = False
         while step < self.total and not stopped:
@@ -171,7 +175,8 @@ class _Run:
                 self._check(step - 1, before)
                 before = tallies
                 self._watch(step, now, frozen)
-                stopped = signals.asked(step)
+                with self.health.step(step):
+                    stopped = signals.asked(step)
                 if step % self.experiment.save.every == 0 or stopped or step == self.total:
                     self._check(step, before)
                     self._save(step, now, stage.name, stream)
@@ -327,6 +332,8 @@ class _Run:
         self._close_stream()
         if self.report is not None:
             self.report.close()
+        if self.health is not None:
+            self.health.close()
         self.checkpoints.close()
 
 
