@@ -23,7 +23,12 @@ do_setup() {
     if [ -z "${OMNIHUMAN_WORKER:-}" ] && [ -e $pages ]; then
         sudo -n sh -c "echo always > $pages" || true
     fi
-    [ -n "${OMNIHUMAN_PYTHON:-}" ] || .ci/bootstrap tpu
+    if [ -z "${OMNIHUMAN_WORKER:-}${OMNIHUMAN_PYTHON:-}" ]; then
+        .ci/bootstrap tpu
+    elif [ ! -x "$PYTHON" ]; then
+        echo "There is no $PYTHON yet; run .ci/bootstrap first."
+        exit 1
+    fi
     answer version "$("$PYTHON" - <<'PYTHON'
 import importlib.metadata, pathlib, platform, zlib
 
@@ -45,9 +50,15 @@ do_check() {
     flags "$3"
     local wide=()
     [ -n "${JAX_COORDINATOR_ADDRESS:-}" ] || wide=(--everywhere)
-    answer check "$(timeout "${LAUNCH_CHECK_SECONDS:-900}" "$PYTHON" tpu/check.py --devices "$1" \
-        --processes "$2" "${wide[@]}" || echo "failed code=$?")" | tee "$HOME_OF_RUN/check"
-    ! grep -q failed "$HOME_OF_RUN/check"
+    local code=0
+    timeout "${LAUNCH_CHECK_SECONDS:-900}" "$PYTHON" tpu/check.py --devices "$1" --processes "$2" \
+        "${wide[@]}" >"$HOME_OF_RUN/check" 2>&1 || code=$?
+    if [ "$code" != 0 ]; then
+        sed "s/^/[$HOST] /" "$HOME_OF_RUN/check"
+        answer check "failed code=$code"
+        return 1
+    fi
+    answer check "$(tail -n 1 "$HOME_OF_RUN/check")"
 }
 
 do_start() {

@@ -14,12 +14,14 @@ do_babysit() {
     [ "$ON" != local ] || WATCH=2
     remember
     rm -f "$STATE/$NAME/stopped"
+    read_health
     FAILURES=0 BEST=$(health step) LAST='' SINCE=$(date +%s) UNREACHED=0
     BEST=${BEST:-0}
     while :; do
         reread
         if [ "$(seconds_left)" = 0 ]; then
             worker stop || true
+            read_health
             over "$NAME: --max-hours $MAX_HOURS are over at step $(health step); more of them, and babysit" \
                 "goes on from the last checkpoint"
         fi
@@ -56,6 +58,7 @@ tend() {
         return
     fi
     UNREACHED=0
+    read_health
     case $(workers_are running) in
         idle)
             LAST='' SINCE=$(date +%s)
@@ -93,16 +96,25 @@ look() {
     step=$(health step)
     if [ "$step" != "$LAST" ]; then
         LAST=$step SINCE=$(date +%s)
-        [ -z "$step" ] || say "step $step of $(health total), $(health seconds_a_step) s a step, slow: $(health slow)"
+        [ -z "$step" ] || progress
     elif awk -v now="$(date +%s)" -v then="$SINCE" -v m="$HUNG_MINUTES" 'BEGIN { exit !(now - then > m * 60) }'; then
         worker logs 5 || true
         again "no new step for $HUNG_MINUTES minutes (step $step)"
     fi
 }
 
+progress() {
+    local line
+    line="step $(health step) of $(health total)"
+    case $(health seconds_a_step) in '' | null) ;; *) line+=", $(health seconds_a_step) seconds a step" ;; esac
+    [ -z "$(health slow)" ] || line+="; the others wait for $(health slow)"
+    say "$line"
+}
+
 # WHY [machines]: stop what is left, delete the machines if they are at fault, and try again, not for ever.
 again() {
     local step
+    read_health
     step=$(health step)
     if ((${step:-0} > BEST)); then
         BEST=$step FAILURES=0

@@ -54,9 +54,9 @@ once() {
         quoted "$@" >&3
         return
     fi
-    local code=0
-    "$@" 2>"$SCRATCH/said.$BASHPID" || code=$?
-    mv "$SCRATCH/said.$BASHPID" "$SCRATCH/said"
+    local code=0 mine=$SCRATCH/said.$BASHPID # workers are asked side by side
+    "$@" 2>"$mine" || code=$?
+    mv "$mine" "$SCRATCH/said"
     return "$code"
 }
 

@@ -39,7 +39,7 @@ on_workers() {
     if [ "$1" = setup ]; then
         # The first word on new machines: unpack what send_source has sent.
         command="$(quoted mkdir -p "omnihuman/$NAME/source") && $(quoted gcloud storage cat "$2") | $(
-            quoted tar -xz -C "omnihuman/$NAME/source") && $command"
+            quoted tar -x -C "omnihuman/$NAME/source") && $command"
     fi
     for node in $(nodes); do
         if dry; then
@@ -58,10 +58,10 @@ on_workers() {
 
 # The files of this checkout as they are now (those that git knows) -> SOURCE, beside the run they belong to.
 send_source() {
-    local archive=$SCRATCH/source.tgz
-    SOURCE=$WORKDIR/launch/source.tgz
+    local archive=$SCRATCH/source.tar # most of it are weights, which do not shrink
+    SOURCE=$WORKDIR/launch/source.tar
     if ! dry; then
-        git -C "$ROOT" ls-files -z | tar -C "$ROOT" --null -T - --ignore-failed-read -cz -f "$archive" 2>/dev/null
+        git -C "$ROOT" ls-files -z | tar -C "$ROOT" --null -T - --ignore-failed-read -c -f "$archive" 2>/dev/null
     fi
     patiently gcloud storage cp "$archive" "$SOURCE"
 }

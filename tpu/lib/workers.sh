@@ -54,8 +54,10 @@ workers_are() {
     fi
 }
 
-# NAME of a number or word in health.json, empty if it is not there (yet).
+# Look at health.json; after that `health KEY` is a number or word of it, empty if it is not there (yet).
+read_health() {
+    dry || { fetch "$WORKDIR/health.json" || true; } >"$SCRATCH/health"
+}
 health() {
-    dry && return
-    { fetch "$WORKDIR/health.json" || true; } | sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}$/\1/p" | head -n 1
+    dry || sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}$/\1/p" "$SCRATCH/health" | head -n 1
 }
