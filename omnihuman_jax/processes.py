@@ -18,6 +18,7 @@ from omnihuman_jax.errors import InputError, StoppedError
 
 ADDRESS, COUNT, NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 SILENCE = 60  # seconds without a sign of life after which a process counts as lost
+GRACE = 5.0  # seconds in which a process may find the same error itself
 BEAT = 1.0  # seconds between two signs of life that processes give each other
 _barriers = itertools.count()
 _BEATS, _FAILED, _ARRIVED = "omnihuman/beats/", "omnihuman/failed/", "omnihuman/arrived/"
@@ -113,10 +114,10 @@ def barrier(name: str, seconds: float) -> None:
         StoppedError: somebody is not here after so many seconds; says who.
     """
     client = distributed.global_state.client
-    if client is None or jax.process_count() == 1:
+    if client is None:
         return
     place = f"{name}-{next(_barriers)}"  # the service takes each name once
-    tell(f"{_ARRIVED}{place}/{jax.process_index()}", host())
+    tell(f"{_ARRIVED}{place}/{distributed.global_state.process_id}", host())
     try:
         client.wait_at_barrier(f"omnihuman/{place}", int(seconds * 1000))
     except jax.errors.JaxRuntimeError as why:
@@ -124,8 +125,8 @@ def barrier(name: str, seconds: float) -> None:
             raise
         here, names = told(f"{_ARRIVED}{place}/"), told(_BEATS)
         absent = [
-            f"process {number} on {names.get(str(number), 'nobody knows which host').partition(' ')[0]}"
-            for number in range(jax.process_count())
+            f"process {number} on {_host_of(names.get(str(number)))}"
+            for number in range(distributed.global_state.num_processes)
             if str(number) not in here
         ]
         raise StoppedError(
@@ -142,9 +143,10 @@ class _Watch:
     """
 
     def __init__(self) -> None:
-        self._me, self._over = str(jax.process_index()), threading.Event()
-        self._count = 0
-        if jax.process_count() > 1:
+        state = distributed.global_state  # to ask jax would take the devices already
+        self._me, self._over = str(state.process_id), threading.Event()
+        self._count, self._alone = 0, (state.num_processes or 1) == 1
+        if not self._alone:
             self._beat()
             threading.Thread(target=self._run, daemon=True).start()
 
@@ -154,7 +156,7 @@ class _Watch:
             before = told(_BEATS)
             time.sleep(3 * BEAT)
             silent = [
-                f"process {number} on {after.partition(' ')[0]}"
+                f"process {number} on {_host_of(after)}"
                 for number, after in told(_BEATS).items()
                 if number != self._me and before.get(number) == after
             ]
@@ -164,7 +166,7 @@ class _Watch:
 
     def failed(self, why: Exception) -> None:
         """Tell the others, who would wait for this one."""
-        if jax.process_count() > 1:
+        if not self._alone:
             with contextlib.suppress(jax.errors.JaxRuntimeError):
                 detail = (str(why).splitlines() or [""])[0][:200]
                 tell(_FAILED + self._me, f"{host()}: {type(why).__name__}: {detail}")
@@ -182,6 +184,8 @@ class _Watch:
             except jax.errors.JaxRuntimeError:
                 continue  # process 0 is gone: JAX or a collective will say so
             for number, why in others.items():
+                if self._over.wait(GRACE):
+                    return  # this one had the same error
                 _leave(
                     f"Process {number} of this run has failed, on {why}. When that is mended, start all of "
                     "them again with the same command: the run goes on from its last checkpoint."
@@ -190,6 +194,10 @@ class _Watch:
     def _beat(self) -> None:
         self._count += 1
         tell(_BEATS + self._me, f"{host()} {self._count}")
+
+
+def _host_of(beat: str | None) -> str:
+    return "an unknown host" if beat is None else beat.rpartition(" ")[0]
 
 
 def _leave(line: str) -> None:

@@ -62,3 +62,17 @@ def test_a_lost_process_is_told_from_an_error_of_our_own():
     memory = "RESOURCE_EXHAUSTED: Out of memory allocating 42 bytes"
     assert processes.lost(jax.errors.JaxRuntimeError(memory)) is None
     assert processes.lost(InputError("barrier")) is None
+
+
+def test_a_lost_process_is_named_where_somebody_knows_it():
+    gone = jax.errors.JaxRuntimeError("UNAVAILABLE: Gloo AllReduce failed: connection closed")
+    assert "gone or unreachable: process 3 on w-3 (" in processes.lost(
+        gone, lambda: "process 3 on w-3"
+    )
+    assert "gone or unreachable (" in processes.lost(gone, lambda: "")
+
+
+def test_one_process_waits_for_nobody_and_has_nobody_to_tell():
+    processes.barrier("start", 1)
+    processes.tell("omnihuman/x", "y")
+    assert processes.told("omnihuman/") == {}

@@ -72,7 +72,7 @@ do_start() {
     log=$HOME_OF_RUN/log/$(date -u +%Y%m%dT%H%M%SZ)-$HOST.log
     # Its own session: it outlives ssh, and `stop` reaches all of it and nothing else.
     # shellcheck disable=SC2094 # it is told where its log is, to send it away
-    setsid bash "$0" training "$log" "$@" </dev/null >>"$log" 2>&1 3>&- &
+    setsid bash "$SOURCE/tpu/worker.sh" training "$log" "$@" </dev/null >>"$log" 2>&1 3>&- &
     echo $! >"$HOME_OF_RUN/process"
     answer started "process=$!"
 }
@@ -95,15 +95,19 @@ do_training() {
     [ -n "${JAX_COORDINATOR_ADDRESS:-}" ] || wide=(--distributed)
     "$PYTHON" -m omnihuman_jax train "$@" --workdir "$workdir" "${wide[@]}" &
     child=$!
-    trap 'kill -TERM "$child" 2>/dev/null || true' TERM INT
+    local asked='' last
+    trap 'asked=yes; kill -TERM "$child" 2>/dev/null || true' TERM INT
     while :; do
         sleep 60
         send "$log" "$workdir" || true
     done &
     sender=$!
-    while kill -0 "$child" 2>/dev/null; do
-        code=0
+    while :; do
+        last=$code code=0
         wait "$child" || code=$?
+        [ "$code" != 127 ] || code=$last # it had ended before
+        [ -n "$asked" ] || break
+        asked='' # a signal has ended the waiting, not training
     done
     kill "$sender" 2>/dev/null || true
     echo "training ended with exit code $code"
@@ -162,7 +166,7 @@ do_stop() {
 # libtpu belongs to one process; a lock file that nobody holds is a leftover.
 chips_are_free() {
     local holders
-    [ -z "${OMNIHUMAN_WORKER:-}" ] || return 0
+    compgen -G '/dev/accel[0-9]*' >/dev/null || compgen -G '/dev/vfio/[0-9]*' >/dev/null || return 0
     holders=$(sudo -n lsof -t /dev/accel* /dev/vfio/[0-9]* 2>/dev/null | sort -u | tr '\n' ' ' || true)
     if [ -n "${holders// /}" ]; then
         echo "The chips of $HOST are held by process ${holders}; end it (ps -p $holders), then again."

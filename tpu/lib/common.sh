@@ -8,7 +8,7 @@ readonly ATTEMPTS=5 # of one command that fails for a reason that passes
 # What the network, ssh and Google's servers say when the same command may work a little later.
 readonly PASSING='connection (refused|closed|reset|timed out)|kex_exchange|could not (resolve|connect)|timed out'\
 '|broken pipe|network is unreachable|host key|permission denied \(publickey|UNAVAILABLE|internal error|DEADLINE'\
-'|rate.?limit|try again|\[255\]|http 50[0-9]|ssh.*255'
+'|rate.?limit|try again|\[255\]|status 255|http 50[0-9]|ssh.*255'
 readonly FINAL='quota|RESOURCE_EXHAUSTED|PERMISSION_DENIED|NOT_FOUND|ALREADY_EXISTS|no more capacity'
 
 say() { printf 'launch%s: %s\n' "$(dry && echo ' (dry run)')" "$*" >&2; }

@@ -6,7 +6,7 @@ need_machines() {
 }
 
 tpus() { # GROUP VERB NAME OPTIONS
-    patiently gcloud compute tpus "$@" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"}
+    patiently gcloud compute tpus "$@" --quiet --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} </dev/null
 }
 
 # What queued resources and VMs are asked for alike -> COMMON. guard.sh deletes the machines when --max-hours

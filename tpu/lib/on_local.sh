@@ -13,7 +13,12 @@ machines_state() {
 machines_create() { once mkdir -p "$STATE/$NAME/workers"; }
 machines_delete() { once rm -rf "$STATE/$NAME/workers"; }
 send_source() { SOURCE=$ROOT; }
-fetch() { once cat "$1"; }
+fetch() {
+    case $1 in
+        gs://*) once gcloud storage cat "$1" ;;
+        *) once cat "$1" ;;
+    esac
+}
 
 on_workers() {
     local number code=0 jobs=() port words

@@ -44,5 +44,5 @@ machines_create() {
 }
 
 machines_delete() {
-    tpus queued-resources delete "$NAME" --force --quiet
+    tpus queued-resources delete "$NAME" --force
 }

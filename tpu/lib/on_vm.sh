@@ -37,5 +37,5 @@ machines_create() {
 }
 
 machines_delete() {
-    tpus tpu-vm delete "$NAME" --quiet
+    tpus tpu-vm delete "$NAME"
 }

@@ -115,15 +115,18 @@ do_delete() {
 
 # Delete, and look whether they are really gone: what stays costs.
 remove_machines() {
-    local attempt state
-    for ((attempt = 1; attempt <= ATTEMPTS; attempt++)); do
+    local look state
+    for ((look = 0; look < 30; look++)); do
         state=$(machines_state absent)
-        if [ "$state" = absent ] && { ! dry || [ "$attempt" = 2 ]; }; then
+        if [ "$state" = absent ] && { ! dry || ((look > 0)); }; then
             clock_stops
             return
         fi
-        machines_delete || said 'NOT_FOUND|not found' || repeat_what_was_said
-        pause 10
+        if [ "$state" != going ] && ! machines_delete; then
+            said 'NOT_FOUND|not found' || repeat_what_was_said
+            ! said 'PERMISSION_DENIED' || break
+        fi
+        pause 20
     done
     fail "$NAME could not be deleted and still costs; look at https://console.cloud.google.com/compute/tpus"
 }
