@@ -36,7 +36,7 @@ def worker(tmp_path):
             env={**os.environ, **names},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
         ).stdout
 
     yield call
@@ -80,6 +80,8 @@ def test_it_is_started_once_and_stopped_with_a_checkpoint(worker, tmp_path):
 
 def test_one_that_was_killed_with_all_its_processes_has_ended(worker, tmp_path):
     process = int(start(worker, tmp_path / "w").rsplit("process=")[-1])
+    while "<train>" not in worker("logs", 9):
+        time.sleep(0.05)
     os.killpg(process, signal.SIGKILL)
     assert "state=ended code=137" in ended(worker)
     assert "again=yes" not in start(worker, tmp_path / "w", "code=0")
