@@ -32,10 +32,10 @@ Machines                                        (remembered under NAME; give the
   --spot | --on-demand | --reserved             (default: --on-demand)
   --slices N       multislice (default: 1)
   --runtime V      image of the machines (default: by generation)
-  --network N, --subnetwork N, --service-account S, --reservation R
+  --network N, --subnetwork N, --service-account S
   --max-hours H    machines are deleted after so many hours, whatever happens (default: 24)
   --wait-hours H   a request that is not met by then expires (default: 24)
-  xpk:             --cluster C --image URI; vertex: --region R --image URI
+  xpk:             --cluster C --image URI, with --reserved also --reservation R; vertex: --region R --image URI
 Training
   --workdir URI    gs://BUCKET/FOLDER: checkpoints, logs, health.json (local-N: a folder)
   --run-id ID      (default: NAME) the same in every life of the run

@@ -164,6 +164,7 @@ def test_a_dry_run_of_babysit_shows_everything_in_order(cloud):
         (["create", "r", *V6E, "--slices", "x"], "--slices x"),
         (["create", "r", *V6E, "--spot", "--reserved"], "--spot and --reserved"),
         (["create", "r", *V6E, "--on", "vm", "--slices", "2"], "multislice needs queued"),
+        (["create", "r", *V6E, "--reservation", "n"], "only xpk does; use --reserved"),
         (["create", "r", *V6E, "--spott"], "unknown option '--spott'"),
         (["create", "r", "--type"], "--type needs a value"),
         (["create", "r", *V6E, "--workdir", "here"], "use gs://BUCKET/FOLDER"),

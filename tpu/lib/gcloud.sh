@@ -20,7 +20,6 @@ common_words() {
     [ -z "$NETWORK" ] || COMMON+=(--network="$NETWORK")
     [ -z "$SUBNETWORK" ] || COMMON+=(--subnetwork="$SUBNETWORK")
     [ -z "$SERVICE_ACCOUNT" ] || COMMON+=(--service-account="$SERVICE_ACCOUNT")
-    [ -z "$RESERVATION" ] || COMMON+=(--reservation="$RESERVATION")
 }
 
 nodes() {

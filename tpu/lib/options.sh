@@ -110,6 +110,8 @@ check() {
     done
     [ "$ON" = queued ] || [ "$SLICES" = 1 ] || [ "$ON" = xpk ] ||
         refuse "--slices $SLICES: multislice needs queued resources (--on queued) or --on xpk, not --on $ON"
+    [ -z "$RESERVATION" ] || [ "$ON" = xpk ] ||
+        refuse "--reservation $RESERVATION: gcloud takes no name here, only xpk does; use --reserved"
     [[ $WORKDIR != *$'\n'* ]] || refuse "--workdir has a line break"
     if [ "$ON" != local ] && [ -n "$WORKDIR" ] && [[ $WORKDIR != gs://?*/?* ]]; then
         refuse "--workdir $WORKDIR: the machines share no disk; use gs://BUCKET/FOLDER"
