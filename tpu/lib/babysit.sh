@@ -118,15 +118,16 @@ again() {
     step=$(health step)
     if ((${step:-0} > BEST)); then
         BEST=$step FAILURES=0
+    else
+        FAILURES=$((FAILURES + 1))
     fi
-    FAILURES=$((FAILURES + 1))
     if ((FAILURES >= TRIES)); then
         worker stop || true
         over "$NAME: $1. That was failure $FAILURES in a row without a new step; given up at step ${step:-0}." \
             "The logs are in $WORKDIR/logs"
     fi
     say "$1; run $RUN_ID goes on from its last checkpoint (step ${step:-0} was reached," \
-        "failure $FAILURES of $TRIES without a new one)"
+        "$FAILURES of $TRIES failures in a row without a new one)"
     if [ "${2:-}" = machines ]; then
         (remove_machines) || exit 1
         rm -f "$STATE/$NAME/installed"
@@ -135,7 +136,7 @@ again() {
     fi
     reread
     LAST='' SINCE=$(date +%s)
-    pause $((FAILURES * 10))
+    pause $((FAILURES * 10 + 5))
 }
 
 over() { # the end without success: nothing that costs is left
