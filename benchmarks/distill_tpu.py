@@ -5,66 +5,42 @@
 Both updates that take turns are the trainer's own: the discriminator's (three passes of it, forward and
 backward, on what the generator made) and the generator's (forward and backward through both), with RMSProp
 of each part and the generator's average. Parameters are float32, the batch is accumulated as the config says.
-They are compiled and not run. The last line is one JSON object as `benchmarks.step_tpu` has it, by slice and
-by whose turn it is; `peak_gb` is a chip's, and it `fits` if the compiler says so.
+The compiler is stopped when memory is laid out, before machine code (planning/compiler.py); nothing is run.
+The last line is one JSON object, by slice and by whose turn it is: whether it `fits`, `peak_gb` of a chip,
+the largest part of it, and `traffic` by kind of collective (GB that a device receives in a step, and GB that
+nothing hides).
 """
 
 import argparse
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-
-from benchmarks.step_tpu import MESHES, batch_of, tell
+from benchmarks.step_tpu import MESHES
 from omnihuman_jax import ahead, config
-from omnihuman_jax import mesh as meshes
 from omnihuman_jax.errors import InputError
-from omnihuman_jax.geometry import Grid
-from omnihuman_jax.training import parts, state
-from omnihuman_jax.training.distill.course import Course
-from omnihuman_jax.training.experiment import Experiment
-from omnihuman_jax.training.movers import Mover
-from omnihuman_jax.training.step import make_step
-from omnihuman_jax.training.task import Turn
+from omnihuman_jax.planning import compiler
+from omnihuman_jax.planning.compiler import Answer, Job
+from omnihuman_jax.planning.program import phase_of, turns_of
 
 
-def ask(run: Experiment, grid: Grid, mesh: Any, turn: Turn, movers: dict[str, Mover]) -> Any:
-    """One kind of update on one slice."""
-    task, stage = run.task, run.stages[-1]
-    trained = {p: s for part, m in movers.items() for p, s in parts.under(part, m.shapes).items()}
-    shapes = task.shapes(mesh)
-    frozen = {path: shape for path, shape in shapes.items() if path not in trained}
-    opt = {part: mover.opt_shapes for part, mover in movers.items()}
-    now = state.abstract(trained, opt, run.update.ema is not None)
-    step = make_step(
-        turn.loss,
-        movers[turn.part].transform,
-        run.update,
-        part=turn.part,
-        average=turn.average,
-        count=turn.count,
-    )
-    where = jax.tree.map(lambda leaf: leaf.sharding, now)
-    batch = batch_of(task.sizes(), grid, stage.batch, mesh)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    try:
-        said = ahead.compiled(
-            step, now, frozen, batch, key, donate_argnums=0, out_shardings=(where, None)
-        )
-    except jax.errors.JaxRuntimeError as why:
-        if "RESOURCE_EXHAUSTED" not in str(why):
-            raise
-        print(str(why)[:6000], file=sys.stderr)
-        return {"fits": False, "why": str(why).splitlines()[0]}
+def told(answer: Answer) -> dict[str, Any]:
+    """An answer as JSON."""
+    if answer.reading is None:
+        return {"fits": False, "peak_gb": round(answer.peak / 1e9, 2), "why": answer.words}
+    traffic: dict[str, dict[str, float]] = defaultdict(lambda: {"gb": 0.0, "exposed_gb": 0.0})
+    for sent in answer.reading.sent:
+        traffic[sent.kind]["gb"] += sent.times * sent.bytes / 1e9
+        traffic[sent.kind]["exposed_gb"] += sent.times * sent.bytes / 1e9 * sent.exposed
+    largest = answer.largest or (0, "")
     return {
         "fits": True,
-        "peak_gb": round(said.peak / 1e9, 2),
-        "arguments_gb": round(said.arguments / 1e9, 2),
-        "compile_s": round(said.seconds, 1),
-        "cycles": said.cycles,
-        "traffic": {kind: tell(traffic) for kind, traffic in said.traffic.items()},
+        "peak_gb": round(answer.peak / 1e9, 2),
+        "largest": {"gb": round(largest[0] / 1e9, 2), "what": largest[1][:80]},
+        "compile_s": answer.seconds,
+        "traffic": {k: {n: round(x, 2) for n, x in v.items()} for k, v in traffic.items()},
     }
 
 
@@ -74,28 +50,17 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--config", default="configs/apt_14b.py", help="(default: configs/apt_14b.py)")
     add("--phase", default="videos", help="of the course (default: videos)")
-    add("--slice", nargs="+", default=["v6e-256"], metavar="NAME", help="(default: v6e-256)")
+    add("--slice", action="append", metavar="NAME", help="(default: v6e-256)")
     add("--mesh", metavar="FSDPxCONTEXT", help="(default: by slice, as benchmarks.step_tpu)")
     add("--size", default="720x1280x49", metavar="HxWxF", help="(default: 720x1280x49)")
-    add("--part", nargs="+", metavar="NAME", help="whose turns (default: all)")
     add("changes", nargs="*", metavar="a.b=c", help="settings of the config to change")
-    args = parser.parse_args(arguments)
-    for name in ("slice", "part"):  # which take what follows them
-        given = getattr(args, name) or []
-        args.changes += [word for word in given if "=" in word]
-        setattr(args, name, [word for word in given if "=" not in word])
-    return args
+    return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
-    course = Course.of(config.load(args.config, args.changes))
-    phases = {phase.name: phase for phase in course.phases}
-    if args.phase not in phases:
-        raise InputError(f"There is no phase {args.phase!r}, but {', '.join(phases)}.")
-    run = phases[args.phase]
     height, width, frames = (int(n) for n in args.size.split("x"))
-    grid = Grid(frames, height, width)
+    run = phase_of(config.load(args.config, args.changes), args.phase)
     found: dict[str, Any] = {}
     for name in args.slice or ["v6e-256"]:
         if args.mesh is None and name not in MESHES:
@@ -103,25 +68,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fsdp, context = (
             MESHES[name] if args.mesh is None else (int(n) for n in args.mesh.split("x"))
         )
-        mesh = meshes.make_mesh(devices=ahead.devices(name), data=-1, fsdp=fsdp, context=context)
-        ways = mesh.shape["data"] * fsdp
-        if run.stages[-1].batch % (ways * run.update.accumulate):
-            raise InputError(
-                f"A batch of {run.stages[-1].batch} in {run.update.accumulate} parts cannot be shared by "
-                f"{ways} groups; change stages and update.accumulate so that it can."
+        own = f"phases.{args.phase}.mesh"
+        changes = (*args.changes, f"{own}.fsdp={fsdp}", f"{own}.context={context}")
+        found[name] = {"mesh": {"fsdp": fsdp, "context": context}, "batch": run.stages[-1].batch}
+        for part in turns_of(run):
+            job = Job(
+                config=args.config,
+                changes=changes,
+                slice=name,
+                size=(frames, height, width),
+                stage=run.stages[-1].name,
+                phase=args.phase,
+                part=part,
             )
-        with jax.set_mesh(mesh):
-            trainee = run.task.prepare(run.stages, mesh, 0)
-            movers = {
-                part: Mover.of(part, optimizer, trainee, run.stages)
-                for part, optimizer in run.optimizers(trainee.parts).items()
-            }
-            found[name] = {"mesh": dict(mesh.shape), "batch": run.stages[-1].batch}
-            for turn in trainee.losses[run.stages[-1].name]:
-                if args.part and turn.part not in args.part:
-                    continue
-                found[name][turn.part] = ask(run, grid, mesh, turn, movers)
-                print(f"{name} {turn.part}: {found[name][turn.part]}", file=sys.stderr, flush=True)
+            found[name][part] = told(compiler.ask(job))
+            print(f"{name} {part}: {found[name][part]}", file=sys.stderr, flush=True)
     print(
         json.dumps(
             {
@@ -129,7 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "phase": args.phase,
                 "changes": args.changes,
                 "size": args.size,
-                "tokens": grid.tokens,
                 "accumulate": run.update.accumulate,
                 "libtpu": ahead.version(),
                 "slices": found,

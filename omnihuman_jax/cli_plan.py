@@ -42,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--all", action="store_true", help="every slice that is known (default: those of --slice)")
     add("--size", metavar="HxWxF",
         help="height, width and frames of the clips (default: the model's own)")  # fmt: skip
+    add("--phase", metavar="NAME",
+        help="of a distillation, the phase that is asked about (default: the last)")  # fmt: skip
     add("--stage", metavar="NAME",
         help="the stage whose step is asked about (default: that of most work)")  # fmt: skip
     add("--search", action="store_true",
@@ -77,6 +79,7 @@ def run(args: argparse.Namespace) -> None:
         config=args.config,
         changes=tuple(args.changes),
         size=None if args.size is None else _grid(args.size),
+        phase=args.phase,
         stage=args.stage,
         searching=args.search,
         tries=args.tries,
@@ -137,12 +140,13 @@ def told(plan: "Plan", credits: float | None, searched: bool) -> list[str]:
         )
         why = plan.why or "no word of the compiler"
         return [f"{plan.slice}: does not fit, {have}{most} ({how}{hint}). {why}"]
-    assert plan.step_s is not None and plan.parts is not None and plan.mfu is not None
+    assert plan.step_s is not None and plan.parts is not None
     parts = ", ".join(f"{name} {_time(plan.parts[part])}" for part, name in PARTS.items())
+    use = "" if plan.mfu is None else f"; MFU {plan.mfu:.0%}"
     lines = [
         f"{plan.slice}: fits, {have}{most}",
         f"  {how}; {plan.clips} clips, {plan.tokens:,} tokens a step on {plan.chips} chips",
-        f"  a step {_time(plan.step_s)}: {parts}; MFU {plan.mfu:.0%}",
+        f"  a step {_time(plan.step_s)}: {parts}{use}",
     ]
     if plan.per_1000 and plan.whole and plan.hours is not None:
         lines += [

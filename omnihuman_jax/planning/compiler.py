@@ -35,13 +35,19 @@ _UNITS = {letter: 1024**power for power, letter in enumerate("BKMGT")}
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked: a config with changes (the mesh among them), a slice, a clip's size, a stage."""
+    """What is asked: a config with changes (the mesh among them), a slice, a clip's size, a stage.
+
+    Of a distillation also which phase, None for the last, and whose turn: the part's name, None for the
+    first.
+    """
 
     config: str
     changes: tuple[str, ...]
     slice: str
     size: tuple[int, int, int]  # frames, height, width
     stage: str
+    phase: str | None = None
+    part: str | None = None
 
     @property
     def grid(self) -> Grid:
@@ -208,13 +214,13 @@ def _compile(job: Job) -> None:
 
     from omnihuman_jax import ahead, config
     from omnihuman_jax import mesh as meshes
-    from omnihuman_jax.planning.program import program, stages_of
+    from omnihuman_jax.planning.program import phase_of, program, stages_of
 
-    experiment = config.load(job.config, job.changes)
+    experiment = phase_of(config.load(job.config, job.changes), job.phase)
     stage = next(stage for stage in stages_of(experiment) if stage.name == job.stage)
     mesh = meshes.make_mesh(devices=ahead.devices(job.slice), **vars(experiment.mesh))
     with jax.set_mesh(mesh):
-        made = program(experiment, mesh, job.grid, stage)
+        made = program(experiment, mesh, job.grid, stage, job.part)
 
         def planned(*arguments: Any) -> Any:
             return made.step(*arguments)

@@ -13,10 +13,19 @@ from typing import Any
 from omnihuman_jax import config
 from omnihuman_jax.errors import InputError, StoppedError
 from omnihuman_jax.geometry import Grid, nearest_size
-from omnihuman_jax.planning import answers, compiler, estimate, prices, program, search
+from omnihuman_jax.planning import (
+    answers,
+    compiler,
+    estimate,
+    prices,
+    program,
+    reading,
+    search,
+)
 from omnihuman_jax.planning.chips import GIB, Slice
 from omnihuman_jax.planning.compiler import Answer, Job
 from omnihuman_jax.planning.prices import Price
+from omnihuman_jax.training.distill.student import Distillation
 from omnihuman_jax.training.experiment import Experiment
 from omnihuman_jax.training.stages import OmniStage
 
@@ -32,6 +41,7 @@ class Request:
 
     Attributes:
         size: of a clip; None: what such a model is made for.
+        phase: of a distillation; None: the last.
         stage: by name; None: the one that takes most of the run.
         searching: whether mesh, remat and accumulation are looked for, or those of the config taken.
         tries: compiles of a search, at most.
@@ -41,6 +51,7 @@ class Request:
     config: str
     changes: tuple[str, ...] = ()
     size: Grid | None = None
+    phase: str | None = None
     stage: str | None = None
     searching: bool = False
     tries: int = 6
@@ -86,7 +97,8 @@ class Planner:
     def __init__(self, request: Request, ask: Ask | None = None, say: Say = lambda line: None):
         self.request, self.say = request, say
         self.ask: Ask = ask or compiler.ask
-        self.experiment = config.load(request.config, request.changes)
+        self.experiment = self._loaded(request.changes)
+        self.turns = program.turns_of(self.experiment)
         self.network = program.sizes(self.experiment)
         self.stages = program.stages_of(self.experiment)
         self.grid = request.size or usual(self.experiment)
@@ -137,15 +149,33 @@ class Planner:
     ) -> Answer:
         grid = self.grid
         size = (grid.frames, grid.height, grid.width)
-        every = (*self.request.changes, *changes)
-        self.say(f"{slice_.name}: asking the compiler {' '.join(changes)}".rstrip())
-        job = Job(self.request.config, every, slice_.name, size, self.stage.name)
-        answer, known = answers.answer(job, self.ask)
-        asked.append((answer, known))
-        verdict = "fits" if answer.fits else "does not fit"
-        took = "known from before" if known else f"{answer.seconds:.0f} s"
-        self.say(f"{slice_.name}: {verdict}, {answer.peak / GIB:.1f} GiB ({took})")
-        return answer
+        every = (*self.request.changes, *self._named(changes))
+        found = []
+        for part in self.turns:
+            job = Job(self.request.config, every, slice_.name, size, self.stage.name)
+            whose = ""
+            if isinstance(self.experiment.task, Distillation):
+                job = dataclasses.replace(job, phase=self.experiment.name, part=part)
+                whose = f" ({part})"
+            self.say(f"{slice_.name}{whose}: asking the compiler {' '.join(changes)}".rstrip())
+            answer, known = answers.answer(job, self.ask)
+            asked.append((answer, known))
+            verdict = "fits" if answer.fits else "does not fit"
+            took = "known from before" if known else f"{answer.seconds:.0f} s"
+            self.say(f"{slice_.name}{whose}: {verdict}, {answer.peak / GIB:.1f} GiB ({took})")
+            found.append(answer)
+            if not answer.fits:
+                break
+        return together(found, list(self.turns.values()))
+
+    def _loaded(self, changes: tuple[str, ...]) -> Experiment:
+        return program.phase_of(config.load(self.request.config, changes), self.request.phase)
+
+    def _named(self, changes: tuple[str, ...]) -> tuple[str, ...]:
+        """Changes of the experiment as the config has them: those of a phase with its name before them."""
+        if isinstance(config.load(self.request.config, self.request.changes), Experiment):
+            return changes
+        return tuple(f"phases.{self.experiment.name}.{change}" for change in changes)
 
     def _seconds(self, slice_: Slice, answer: Answer) -> estimate.Seconds:
         assert answer.reading is not None
@@ -159,10 +189,11 @@ class Planner:
         answer: Answer,
         asked: Sequence[tuple[Answer, bool]],
     ) -> Plan:
-        run = config.load(self.request.config, (*self.request.changes, *changes))
+        changes = self._named(changes)
+        run = self._loaded((*self.request.changes, *changes))
         mesh = _filled(run, slice_)
         room = answer.room or int(slice_.chip.hbm * slice_.chip.used)
-        own = () if changes else tuple(f"mesh.{axis}={size}" for axis, size in mesh.items())
+        own = self._named(tuple(f"mesh.{axis}={size}" for axis, size in mesh.items()))
         plan = Plan(
             slice=slice_.name,
             chips=slice_.chips,
@@ -187,6 +218,7 @@ class Planner:
     def _priced(self, plan: Plan, slice_: Slice, answer: Answer) -> Plan:
         """With time, use and cost."""
         seconds = self._seconds(slice_, answer)
+        distilled = isinstance(self.experiment.task, Distillation)
         work = program.work(self.network, self.grid, self.stage).training * self.stage.batch
         price = self.request.prices.get(slice_.chip.name, Price({}, "none known", ""))
         steps, whole = self._whole(seconds.step)
@@ -196,7 +228,8 @@ class Planner:
             plan,
             step_s=seconds.step,
             parts=seconds.parts(),
-            mfu=work / slice_.devices / slice_.chip.peak / seconds.step,
+            # What a distillation's losses do beside the student's own work is not counted.
+            mfu=None if distilled else work / slice_.devices / slice_.chip.peak / seconds.step,
             per_1000=prices.cost(price, slice_, 1000 * seconds.step),
             steps=steps,
             hours=whole / prices.HOUR,
@@ -210,6 +243,23 @@ class Planner:
         _, one = self._share(self.stage)
         shares = [self._share(stage)[0] / one for stage in self.stages]
         return sum(stage.steps for stage in self.stages), step_s * sum(shares)
+
+
+def together(found: Sequence[Answer], shares: Sequence[float]) -> Answer:
+    """The answer for an average update of parts that take turns: the first that does not fit, or all as one.
+
+    Args:
+        shares: of all updates, of each part.
+    """
+    if len(shares) == 1 or not found[-1].fits:
+        return found[-1]
+    most = max(found, key=lambda answer: answer.peak)
+    readings = [answer.reading for answer in found if answer.reading is not None]
+    return dataclasses.replace(
+        most,
+        seconds=sum(answer.seconds for answer in found),
+        reading=reading.mixed(list(zip(readings, shares, strict=True))),
+    )
 
 
 def several(planner: Planner, slices: Sequence[Slice], jobs: int | None = None) -> list[Plan]:

@@ -3,7 +3,6 @@
 No model directory and no records are read: sizes are those of `task.network`, the clip is a Grid.
 """
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,14 +15,16 @@ from omnihuman_jax import mesh as meshes
 from omnihuman_jax.conditions import Batch, Conditions
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import Grid
-from omnihuman_jax.models.building import Precision
-from omnihuman_jax.models.dit import DiTConfig, OmniHumanDiT
-from omnihuman_jax.models.mini import find
-from omnihuman_jax.training import flops, lora, networks, optimizers, stages, state
+from omnihuman_jax.models.dit import DiTConfig
+from omnihuman_jax.training import flops, optimizers, parts, state
+from omnihuman_jax.training.distill.course import Course
+from omnihuman_jax.training.distill.student import Distillation
 from omnihuman_jax.training.experiment import Experiment
-from omnihuman_jax.training.flow_matching import FlowMatching
+from omnihuman_jax.training.movers import Mover
 from omnihuman_jax.training.stages import OmniStage
 from omnihuman_jax.training.step import make_step
+from omnihuman_jax.training.task import Trainee, cycle
+from omnihuman_jax.training.transformer import TransformerTask
 
 
 @dataclass(frozen=True)
@@ -41,46 +42,95 @@ class Program:
     options: Mapping[str, Any]
 
 
-def program(experiment: Experiment, mesh: Mesh, grid: Grid, stage: OmniStage) -> Program:
+def phase_of(experiment: Experiment | Course, name: str | None) -> Experiment:
+    """A phase of a distillation, None for the last; any other experiment as it is.
+
+    Raises:
+        InputError: there is no such phase.
+    """
+    if isinstance(experiment, Experiment) and name is None:
+        return experiment
+    phases = {phase.name: phase for phase in Course.of(experiment).phases}
+    if name is not None and name not in phases:
+        raise InputError(f"There is no phase {name!r}; there are {', '.join(phases)}.")
+    return phases[name or list(phases)[-1]]
+
+
+def turns_of(experiment: Experiment) -> dict[str, float]:
+    """The parts that take turns in the experiment's last stage, and the share of updates of each."""
+    if not isinstance(experiment.task, Distillation):
+        return {parts.WHOLE: 1.0}
+    turns = [turn.part for turn in cycle(experiment.task.turns(experiment.stages[-1]))]
+    return {part: turns.count(part) / len(turns) for part in dict.fromkeys(turns)}
+
+
+def program(
+    experiment: Experiment, mesh: Mesh, grid: Grid, stage: OmniStage, part: str | None = None
+) -> Program:
     """The training step of one stage, laid out over `mesh` as training would; call under the mesh.
+
+    Args:
+        part: of a distillation, whose turn it is; None for the first.
 
     Raises:
         InputError: the stage's batch cannot be shared by the mesh, or the task is another.
     """
-    network, task = sizes(experiment), experiment.task
+    network = sizes(experiment)
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    parts = experiment.update.accumulate
-    if stage.batch % (ways * parts):
-        unit = ways * parts
+    unit = ways * experiment.update.accumulate
+    if stage.batch % unit:
         below = stage.batch - stage.batch % unit
         raise InputError(
             f"A batch of {stage.batch} cannot be shared by {ways} groups of devices (mesh.data x "
-            f"mesh.fsdp) in {parts} parts (update.accumulate); use {below or unit} or {below + unit}, "
-            "or other sizes of the mesh (--search finds some)."
+            f"mesh.fsdp) in {experiment.update.accumulate} parts (update.accumulate); use "
+            f"{below or unit} or {below + unit}, or other sizes of the mesh (--search finds some)."
         )
-    precision = Precision(jnp.float32, jnp.dtype(task.compute))
-    make = functools.partial(_network, network, precision, task)
-    shapes = {path: task._kept(path, shape) for path, shape in networks.shapes(make, mesh).items()}
-    trains = task.lora.trains if task.lora is not None else None
     batch = batch_of(network, grid, stage, mesh)
-    loss = functools.partial(task.loss, make, stage)
-    return _training(experiment, shapes, trains, loss, batch)
+    return _training(experiment, trainee_of(experiment, mesh), stage, part, batch)
 
 
-def _training(experiment: Experiment, shapes: Any, trains: Any, loss: Any, batch: Any) -> Program:
+def trainee_of(experiment: Experiment, mesh: Mesh) -> Trainee:
+    """What the experiment trains, as the loop sees it; nothing of it is read or made here."""
+    return experiment.task.prepare(experiment.stages, mesh, experiment.seed)
+
+
+def _training(
+    experiment: Experiment, trainee: Trainee, stage: OmniStage, part: str | None, batch: Any
+) -> Program:
     """All contact with the trainer's step and state, as `training.loop` puts them together."""
-    optimizer, update = experiment.optimizer, experiment.update
-    trained, fixed = optimizers.split(optimizer, shapes, trains)
-    transform = optimizer.make(trained, stages.total(experiment.stages))
-    opt = optimizers.state_shapes(transform, trained)
+    update = experiment.update
+    movers = movers_of(experiment, trainee)
+    turns = {turn.part: turn for turn in cycle(trainee.losses[stage.name])}
+    if part is not None and part not in turns:
+        raise InputError(f"It is never {part!r}'s turn, but {', '.join(turns)}'s.")
+    turn = turns[part or next(iter(turns))]
+    trained = {p: s for name, m in movers.items() for p, s in parts.under(name, m.shapes).items()}
+    frozen = {path: shape for path, shape in trainee.shapes.items() if path not in trained}
+    opt = {name: mover.opt_shapes for name, mover in movers.items()}
     now = state.abstract(trained, opt, update.ema is not None)
     where = jax.tree.map(lambda leaf: leaf.sharding, now)
     key = jax.eval_shape(lambda: jax.random.key(0))
+    step = make_step(
+        turn.loss,
+        movers[turn.part].transform,
+        update,
+        part=turn.part,
+        average=turn.average,
+        count=turn.count,
+    )
     return Program(
-        step=make_step(loss, transform, update),
-        arguments=(now, fixed, batch, key),
+        step=step,
+        arguments=(now, frozen, batch, key),
         options=dict(donate_argnums=0, out_shardings=(where, None)),
     )
+
+
+def movers_of(experiment: Experiment, trainee: Trainee) -> dict[str, Mover]:
+    """The optimizer of each part."""
+    return {
+        name: Mover.of(name, optimizer, trainee, experiment.stages)
+        for name, optimizer in experiment.optimizers(trainee.parts).items()
+    }
 
 
 def sizes(experiment: Experiment) -> DiTConfig:
@@ -90,12 +140,12 @@ def sizes(experiment: Experiment) -> DiTConfig:
         InputError: the experiment trains something else, or neither it nor a model says the sizes.
     """
     task = experiment.task
-    if not isinstance(task, FlowMatching):
+    if not isinstance(task, TransformerTask):
         raise InputError(
-            f"A plan is made for the transformer (task FlowMatching); {experiment.name} trains "
-            f"{type(task).__name__}, which fits on one device."
+            f"A plan is made for the transformer; {experiment.name} trains {type(task).__name__}, "
+            "which fits on one device."
         )
-    return task.network or find(task.model).config("dit")
+    return task.sizes()
 
 
 def stages_of(experiment: Experiment) -> tuple[OmniStage, ...]:
@@ -146,11 +196,6 @@ def work(network: DiTConfig, grid: Grid, stage: OmniStage) -> flops.Flops:
     )
 
 
-def _network(config: DiTConfig, precision: Precision, task: FlowMatching, rngs: Any) -> Any:
-    network = OmniHumanDiT(config, precision, rngs=rngs, remat=task.remat)
-    return network if task.lora is None else lora.adapt(network, task.lora, rngs)
-
-
 @dataclass(frozen=True)
 class Held:
     """Bytes of all devices together: the state between two steps, what is frozen, and a gradient."""
@@ -163,18 +208,20 @@ class Held:
 
 def held(experiment: Experiment) -> Held:
     """What a run of the experiment has in memory besides activations."""
-    network, task = sizes(experiment), experiment.task
     mesh = meshes.make_mesh(devices=jax.local_devices(backend="cpu")[:1])
-    make = functools.partial(_network, network, Precision(jnp.float32), task)
-    found = networks.shapes(make, mesh)
-    shapes = {path: task._kept(path, shape) for path, shape in found.items()}
-    trains = task.lora.trains if task.lora is not None else None
-    trained, fixed = optimizers.split(experiment.optimizer, shapes, trains)
+    trainee = trainee_of(experiment, mesh)
+    movers = movers_of(experiment, trainee)
+    trained = {p: s for name, m in movers.items() for p, s in parts.under(name, m.shapes).items()}
+    fixed = {path: shape for path, shape in trainee.shapes.items() if path not in trained}
 
     def size(leaves: Mapping[str, Any]) -> float:
         return float(sum(leaf.size * leaf.dtype.itemsize for leaf in leaves.values()))
 
-    copies = 1 if experiment.update.ema is None else 2
-    state = copies * size(trained) + optimizers.state_bytes(experiment.optimizer, trained)
-    count = float(sum(shape.size for shape in shapes.values()))
-    return Held(state, size(fixed), size(trained), count)
+    state = size(trained) + sum(
+        optimizers.state_bytes(m.optimizer, m.shapes) for m in movers.values()
+    )
+    first = next(iter(movers.values()))
+    state += 0 if experiment.update.ema is None else size(first.shapes)
+    gradient = max(size(mover.shapes) for mover in movers.values())
+    count = float(sum(shape.size for shape in trainee.shapes.values()))
+    return Held(state, size(fixed), gradient, count)

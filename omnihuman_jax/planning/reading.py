@@ -6,7 +6,8 @@ there, and where each array lies, on the chip or in HBM; what is missing is only
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from omnihuman_jax import ahead
 
@@ -32,7 +33,7 @@ _OPERANDS = re.compile(r"operand_layout_constraints=\{(.*?)\}, (?:frontend|metad
 class Work:
     """An operation, run so many times: floating-point operations of its matrix products, bytes of HBM."""
 
-    times: int
+    times: float
     flops: float
     bytes: int
 
@@ -41,7 +42,7 @@ class Work:
 class Kernel:
     """One of our attention kernels: which pass, how many queries and keys it sees, padding with them."""
 
-    times: int
+    times: float
     pass_: str
     heads: int  # and clips
     queries: int
@@ -53,7 +54,7 @@ class Kernel:
 class Sent:
     """A collective: bytes of its result, among how many devices, and whether nothing runs beside it."""
 
-    times: int
+    times: float
     kind: str
     bytes: int
     among: int
@@ -82,6 +83,19 @@ class _Said:
     opcode: str
     operands: tuple[tuple[str, int | None], ...]
     text: str
+
+
+def mixed(readings: Sequence[tuple[Reading, float]]) -> Reading:
+    """The average of several programs, each with its share of the runs."""
+
+    def share(each: Any, part: float) -> Any:
+        return replace(each, times=each.times * part)
+
+    return Reading(
+        work=tuple(share(w, part) for reading, part in readings for w in reading.work),
+        kernels=tuple(share(k, part) for reading, part in readings for k in reading.kernels),
+        sent=tuple(share(s, part) for reading, part in readings for s in reading.sent),
+    )
 
 
 def read(text: str) -> Reading:

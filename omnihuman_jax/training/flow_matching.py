@@ -15,7 +15,6 @@ from omnihuman_jax.attention import shared_by
 from omnihuman_jax.conditions import STRENGTH, Batch
 from omnihuman_jax.diffusion import flow
 from omnihuman_jax.models.building import Precision, Remat, flat
-from omnihuman_jax.models.directory import ModelDirectory
 from omnihuman_jax.models.dit import DiTConfig, OmniHumanDiT
 from omnihuman_jax.models.mini import find
 from omnihuman_jax.training import lora, networks, stages
@@ -90,7 +89,7 @@ class FlowMatching(TransformerTask):
             cost=functools.partial(cost, config),
             export=functools.partial(self._export, config),
             trains=self.lora.trains if self.lora is not None else None,
-            sample=self._sampler(config, find(self.model)),
+            sample=self._sampler(config),
         )
 
     def loss(
@@ -129,11 +128,10 @@ class FlowMatching(TransformerTask):
         times = flow.LogitNormal(mean=self.times.mean, std=self.times.std, shift=shift)
         return drawn(key, sample, lambda one: times(one, ()), x0.shape[1:])
 
-    def _sampler(
-        self, config: DiTConfig, model: ModelDirectory
-    ) -> Callable[[Params, int], Sample] | None:
+    def _sampler(self, config: DiTConfig) -> Callable[[Params, int], Sample] | None:
         if (scene := self.scene) is None:
             return None
+        model = find(self.model)
         make = functools.partial(_network, config, self.precision, "none", self.lora)
         rebuild = functools.partial(networks.rebuilt, make)
         return lambda params, step: show(scene, model, config, rebuild, params)
