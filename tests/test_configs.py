@@ -12,7 +12,9 @@ from omnihuman_jax.models.building import Precision
 from omnihuman_jax.models.vae import CausalVAE
 from omnihuman_jax.training import networks, optimizers
 from omnihuman_jax.training.autoencoder import Autoencoder
+from omnihuman_jax.training.distill.course import Course
 from omnihuman_jax.training.flow_matching import FlowMatching, _network
+from omnihuman_jax.training.movers import Mover
 from omnihuman_jax.training.transformer import check
 
 CONFIGS = sorted(Path("configs").glob("*.py"))
@@ -34,9 +36,33 @@ def _vae(sizes, rngs):
     return CausalVAE(sizes, rngs=rngs)
 
 
+COURSES = ("tiny_apt", "mini_apt", "apt_1_3b", "apt_14b")
+STUDENTS = ("mini_cd", "mini_dmd2", "mini_rcm")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_distillation_builds_and_everybody_has_an_optimizer(path):
+    """Every phase, and every part that takes turns in it."""
+    loaded = config.load(str(path))
+    assert isinstance(loaded, Course) == (path.stem in COURSES)
+    if path.stem not in (*COURSES, *STUDENTS):
+        return
+    assert loaded.name == path.stem
+    mesh = meshes.make_mesh(data=1, fsdp=-1, context=1, tensor=1)
+    for phase in Course.of(loaded).phases:
+        trainee = phase.task.prepare(phase.stages, mesh, 0)
+        assert trainee.parts[0] == "student"
+        for part, optimizer in phase.optimizers(trainee.parts).items():
+            assert Mover.of(part, optimizer, trainee, phase.stages).shapes
+        told = {"critic/loss", "critic/adversarial", "loss", "diversity"}
+        assert {floor.name for floor in phase.floors} <= told
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_config_builds_and_its_patterns_fit(path):
     experiment = config.load(str(path))
+    if isinstance(experiment, Course):
+        return
     assert experiment.name == path.stem
     if found := shapes(experiment.task):
         lora = getattr(experiment.task, "lora", None)

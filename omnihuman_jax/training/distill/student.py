@@ -118,7 +118,7 @@ class Distillation(TransformerTask):
         found: dict[str, jax.ShapeDtypeStruct] = {}
         for role in self.roles():
             found |= parts.under(role, networks.shapes(self.make(role), mesh))
-        if TEACHER in self.roles() and self._negative_text() is not None:
+        if TEACHER in self.roles() and self._has_negative():
             config = self.sizes()
             found[NEGATIVE] = jax.ShapeDtypeStruct(
                 (config.text_length, config.text_width),
@@ -200,7 +200,7 @@ class Distillation(TransformerTask):
         found: dict[str, Any] = {}
         for role in self.roles() if only is None else only:
             found |= parts.under(role, self._role(role, mesh, seed))
-        if NEGATIVE in self.shapes(mesh):
+        if TEACHER in self.roles() and self._negative_text() is not None:
             where = NamedSharding(mesh, PartitionSpec())
             features = self._negative()
             found[NEGATIVE] = jax.make_array_from_callback(
@@ -223,6 +223,12 @@ class Distillation(TransformerTask):
         return trunk | networks.initial(
             make, mesh, seed, only=lambda path: not path.startswith("trunk/")
         )
+
+    def _has_negative(self) -> bool:
+        try:
+            return self._negative_text() is not None
+        except InputError:  # a plan may be made before there is a model, and Wan's have one
+            return True
 
     def _negative_text(self) -> str | None:
         model = find(self.model)
