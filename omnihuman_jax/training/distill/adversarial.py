@@ -117,22 +117,32 @@ class Adversarial(Distillation):
     the discriminator from the teacher's weights, anew in every phase.
 
     Attributes:
+        critic_updates: of the discriminator for each of the generator's; 1 in the paper.
         keep: weight of the consistency loss beside the adversarial one, which keeps what the student knows
             of its conditions where batches are small; 0 in the paper. The teacher is then in memory too.
         levels, level_shift: of that loss (`Consistency`).
     """
 
     critique: Critique = field(default_factory=Critique)
+    critic_updates: int = 1
     keep: float = 0.0
     levels: int = 32
     level_shift: float = 24.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.critic_updates < 1 or self.keep < 0:
+            raise InputError(
+                "A discriminator needs at least 1 update for each of the generator's, and keep is 0 or "
+                f"more; got critic_updates={self.critic_updates} keep={self.keep:g}."
+            )
 
     def roles(self) -> tuple[str, ...]:
         return (STUDENT, CRITIC, TEACHER) if self.keep else (STUDENT, CRITIC)
 
     def turns(self, stage: OmniStage) -> Sequence[Turn]:
         return (
-            Turn(functools.partial(self.criticise, stage), part=CRITIC),
+            Turn(functools.partial(self.criticise, stage), part=CRITIC, times=self.critic_updates),
             Turn(functools.partial(self.please, stage), part=STUDENT),
         )
 
