@@ -5,7 +5,7 @@
 
 rCM (arXiv 2510.08431) starts from the teacher; with so few updates this starts from the consistency student.
 Its derivative along the path is `jax.jvp` through the network (docs/decisions/0009). Steps count both
-networks: 380 are 190 updates of the student.
+networks: 170 are 85 updates of the student.
 
 Hardware: 2 CPU cores, half an hour with other work beside it. What it scores: docs/log.md.
 """
@@ -36,8 +36,8 @@ experiment = Experiment(
         second=0.4,
     ),
     stages=(
-        OmniStage(name="clips", steps=300, batch=8, ratios=RATIOS),
-        OmniStage(name="longer", steps=80, batch=5, data="runs/records/longer", ratios=RATIOS),
+        OmniStage(name="clips", steps=140, batch=8, ratios=RATIOS),
+        OmniStage(name="longer", steps=30, batch=5, data="runs/records/longer", ratios=RATIOS),
     ),
     # Adam without momentum (research/papers.md 3.6).
     optimizer=Optimizer(learning_rate=5e-5, beta1=0.0, beta2=0.999, warmup=10, weight_decay=0.0),

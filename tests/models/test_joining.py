@@ -94,3 +94,38 @@ def test_a_network_that_is_trained_again_forgets_its_origin(parts):
     made = joining.join(str(folder / "more"), [again])
     by = {name: origin["by"] for name, origin in made.manifest.provenance.items()}
     assert by == {"vae": "c", "text_encoder": "b"}
+
+
+def test_some_of_the_networks_alone(parts):
+    folder, networks = parts
+    some = joining.join(
+        str(folder / "some"),
+        [directory.open_directory(str(folder / name)) for name in "ab"],
+        only=["vae"],
+    )
+    assert set(some.manifest.configs) == {"vae"}
+    same(some.load("vae", FLOAT32), networks["vae"])
+    with pytest.raises(InputError, match="dit"):
+        joining.join(
+            str(folder / "none"), [directory.open_directory(str(folder / "a"))], only=["dit"]
+        )
+
+
+def test_a_network_that_lies_elsewhere_is_read_there(parts):
+    """As the one-step model, which has a transformer alone: the rest is that of another directory."""
+    import dataclasses
+
+    folder, networks = parts
+    a, b = (directory.open_directory(str(folder / name)) for name in "ab")
+    manifest = dataclasses.replace(
+        a.manifest,
+        configs={**b.manifest.configs, **a.manifest.configs},
+        weights={**b.manifest.weights, **a.manifest.weights},
+    )
+    both = dataclasses.replace(
+        a, manifest=manifest, elsewhere={"text_encoder": b.folder("text_encoder")}
+    )
+    same(both.load("text_encoder", FLOAT32), networks["text_encoder"])
+    same(both.load("vae", FLOAT32), networks["vae"])
+    copied = directory.replace(both, str(folder / "copied"), {"vae": networks["vae"]})
+    same(copied.load("text_encoder", FLOAT32), networks["text_encoder"])
