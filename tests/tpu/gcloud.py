@@ -32,7 +32,9 @@ def main() -> int:
     path = CLOUD / "state.json"
     state = json.loads(path.read_text()) if path.exists() else {}
     answer, code = play(words, script, state)
-    path.write_text(json.dumps(state))
+    new = path.with_suffix(f".{os.getpid()}")  # whoever is interrupted here leaves the old one
+    new.write_text(json.dumps(state))
+    new.replace(path)
     print(answer, file=sys.stderr if code else sys.stdout)
     return code
 

@@ -25,7 +25,6 @@ from omnihuman_jax.training.distill.student import (
     Given,
     Network,
     diversity,
-    everyone,
 )
 from omnihuman_jax.training.stages import OmniStage
 from omnihuman_jax.training.task import Tallies, Turn, tally
@@ -171,7 +170,7 @@ class Adversarial(Distillation):
         real = batch.latents.astype(jnp.float32)
         told = {
             "adversarial": tally(values),
-            "diversity": tally(diversity(made, real), everyone(values > 0)),
+            "diversity": diversity(made, real),
         }
         loss = jnp.mean(values)
         if self.keep:

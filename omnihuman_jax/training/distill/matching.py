@@ -25,7 +25,6 @@ from omnihuman_jax.training.distill.student import (
     Distillation,
     Given,
     diversity,
-    everyone,
     mean,
 )
 from omnihuman_jax.training.stages import OmniStage
@@ -85,12 +84,7 @@ class Matching(Distillation):
         conditions, weight, made, key = self._made(stage, params, batch, key)
         compare, look = jax.random.split(key)
         value = self.divergence(params, conditions, weight, made, compare, batch.sample)
-        told = {
-            "diversity": tally(
-                diversity(made, batch.latents.astype(jnp.float32)),
-                everyone(weight[:, 0, 0, 0, 0] > 0),
-            )
-        }
+        told = {"diversity": diversity(made, batch.latents.astype(jnp.float32))}
         if self.gan:
             critic = self.rebuilt(CRITIC, params)
             wish = self.critique.wish(critic, conditions, made, look, batch.sample)

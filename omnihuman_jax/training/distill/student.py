@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt32
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from omnihuman_jax.attention import shared_by
 from omnihuman_jax.conditions import Conditions
@@ -27,7 +27,7 @@ from omnihuman_jax.models.discriminator import Discriminator
 from omnihuman_jax.models.mini import find
 from omnihuman_jax.training import networks, parts
 from omnihuman_jax.training.stages import OmniStage
-from omnihuman_jax.training.task import Loss, Params, Trainee, Turn
+from omnihuman_jax.training.task import Loss, Params, Trainee, Turn, tally
 from omnihuman_jax.training.transformer import TransformerTask, check, cost, network
 
 STUDENT, TEACHER, CRITIC, FAKE = "student", "teacher", "critic", "fake"
@@ -268,15 +268,14 @@ def mean(error: Float[Array, "B T H W C"], weight: Float[Array, "B T 1 1 1"]) ->
 
 def diversity(
     made: Float[Array, "B T H W C"], real: Float[Array, "B T H W C"]
-) -> Float[Array, "1"]:
-    """How much clips differ from each other, made ones against real ones; 0 if all are one."""
+) -> Float[Array, "2"]:
+    """A tally of how much clips differ from each other, made ones against real ones; 0 if all are one.
+
+    Of a single clip nothing is told.
+    """
 
     def spread(x: Float[Array, "B T H W C"]) -> Float[Array, ""]:
         return jnp.sqrt(jnp.mean((x - jnp.mean(x, axis=0, keepdims=True)) ** 2))
 
-    return (spread(made) / jnp.maximum(spread(real), 1e-6))[None]
-
-
-def everyone(shown: Bool[Array, "B"]) -> Bool[Array, "1"]:
-    """A tally of one number counts once, where there are several clips to compare."""
-    return jnp.full((1,), shown.shape[0] > 1)
+    ratio = spread(made) / jnp.maximum(spread(real), 1e-6)
+    return tally(ratio[None], jnp.full((1,), made.shape[0] > 1))
