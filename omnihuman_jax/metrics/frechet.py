@@ -34,7 +34,8 @@ def frechet_distance(
         )
     covariance = np.sum(a**2) + np.sum(b**2)
     # The singular values of A B^T, from the smaller of the two products.
-    left, right = (np.linalg.qr(each, mode="r") for each in (a, b))
+    left: np.ndarray = np.linalg.qr(a, mode="r")  # type: ignore[assignment]
+    right: np.ndarray = np.linalg.qr(b, mode="r")  # type: ignore[assignment]
     common = np.linalg.svd(left @ right.T, compute_uv=False).sum()
     distance = np.sum((mean_a - mean_b) ** 2) + covariance - 2 * common
     return float(max(distance, 0.0))

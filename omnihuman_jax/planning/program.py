@@ -60,7 +60,7 @@ def turns_of(experiment: Experiment) -> dict[str, float]:
     """The parts that take turns in the experiment's last stage, and the share of updates of each."""
     if not isinstance(experiment.task, Distillation):
         return {parts.WHOLE: 1.0}
-    turns = [turn.part for turn in cycle(experiment.task.turns(experiment.stages[-1]))]
+    turns = [turn.part for turn in cycle(experiment.task.turns(stages_of(experiment)[-1]))]
     return {part: turns.count(part) / len(turns) for part in dict.fromkeys(turns)}
 
 

@@ -74,7 +74,9 @@ def test_a_backslash_or_line_break_is_refused(tmp_path, mark):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("generation, topology", [("v6e", "v6e:2x2"), ("v5p", "v5p:2x2x1"), ("v5e", "v5e:2x2")])
+@pytest.mark.parametrize(
+    "generation, topology", [("v6e", "v6e:2x2"), ("v5p", "v5p:2x2x1"), ("v5e", "v5e:2x2")]
+)
 def test_the_compiler_knows_them_all(tmp_path, generation, topology):
     done = compiles(topology, given(generation, OMNIHUMAN_ROOT=str(tmp_path)))
     assert done.returncode == 0 and "all-gather" in done.stdout, done.stderr[-500:]

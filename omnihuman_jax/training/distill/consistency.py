@@ -130,7 +130,7 @@ class Consistency(Distillation):
             )
 
     def turns(self, stage: OmniStage) -> Sequence[Turn]:
-        loss = self.learn if self.taught else functools.partial(self.loss, stage)
+        loss: Any = self.learn if self.taught else functools.partial(self.loss, stage)
         return (Turn(loss, part=STUDENT, average=self.target == "average"),)
 
     def grid(self) -> Float[np.ndarray, "times"]:

@@ -8,7 +8,7 @@ is over.
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 from jax.experimental import multihost_utils
@@ -23,6 +23,7 @@ from omnihuman_jax.training.distill.consistency import Consistency
 from omnihuman_jax.training.distill.student import Distillation
 from omnihuman_jax.training.experiment import Experiment
 from omnihuman_jax.training.loop import MODEL, Outcome
+from omnihuman_jax.training.stages import OmniStage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +124,12 @@ def _taught(phase: Experiment, folder: str, say: Callable[[str], None]) -> Exper
     task = phase.task
     if not isinstance(task, Consistency) or not task.taught:
         return phase
-    task = dataclasses.replace(task, dump=task.dump or storage.join(folder, "dump"))
+    dump = task.dump or storage.join(folder, "dump")
+    task = dataclasses.replace(task, dump=dump)
+    stages = cast(tuple[OmniStage, ...], phase.stages)
     mesh = meshes.make_mesh(**vars(phase.mesh))
     with jax.set_mesh(mesh):
-        task.dump_lessons(phase.stages, mesh, phase.seed, task.dump, say)
+        task.dump_lessons(stages, mesh, phase.seed, dump, say)
     return dataclasses.replace(phase, task=task)
 
 

@@ -180,6 +180,7 @@ def _samples(
         }
         present = {n: bool(given.present[n][row]) for n in GIVEN if n in given.present}
         extras["present"] = np.array([present.get(name, False) for name in GIVEN])
+        extras["asked"] = np.array([name in given.present for name in GIVEN])
         extras["level"] = np.array(own.level[row], np.int32)
         extras["sample"] = np.array(own.batch.sample[row], np.int64)
         text = given.text
@@ -220,22 +221,20 @@ def _lesson(samples: Sequence[TeacherSample]) -> Lesson:
     assert first.latents is not None
     x0 = np.stack([s.latents for s in samples if s.latents is not None])
     shown = present[:, GIVEN.index(MOTION)]
-    fields = {
+    fields: dict[str, Any] = {
         "text": text,
         "reference": field("reference"),
         "audio": field("audio"),
         "pose": field("pose"),
-        "motion": x0[:, :FRAMES] if shown.any() else None,
+        # There in every batch of a stage that has motion frames, so that all are compiled as one.
+        "motion": x0[:, :FRAMES] if first.extras["asked"][GIVEN.index(MOTION)] else None,
     }
     given = {name: value for name, value in fields.items() if value is not None}
+    has: dict[str, Any] = {name: present[:, GIVEN.index(name)] for name in given}
+    latents: Any = x0
+    numbers: Any = np.array([s.extras["sample"] for s in samples], np.uint32)
     return Lesson(
-        batch=Batch(
-            latents=x0,
-            conditions=Conditions(
-                **given, present={name: present[:, GIVEN.index(name)] for name in given}
-            ),
-            sample=np.array([s.extras["sample"] for s in samples], np.uint32),
-        ),
+        batch=Batch(latents=latents, conditions=Conditions(**given, present=has), sample=numbers),
         shown=shown,
         level=np.array([s.extras["level"] for s in samples], np.int32),
         x=np.stack([s.noise for s in samples]),
