@@ -103,11 +103,12 @@ def test_state_lies_where_the_parameters_lie(kind):
     jax.block_until_ready(jax.jit(transform.init, out_shardings=where)(params))
 
 
-def test_adafactor_and_muon_save_memory():
+def test_adafactor_muon_and_rmsprop_save_memory():
     shapes = shapes_of({"blocks/up/kernel": np.zeros((2, 256, 512), np.float32)})
-    adam, factored, muon = (optimizers.state_bytes(Optimizer(kind=k), shapes) for k in KINDS)
+    adam, factored, muon, rms = (optimizers.state_bytes(Optimizer(kind=k), shapes) for k in KINDS)
     assert factored < 0.05 * adam
     assert muon < 0.55 * adam
+    assert rms < 0.51 * adam
 
 
 def test_frozen_parameters_are_no_part_of_it():
