@@ -70,11 +70,12 @@ def test_the_formula_is_what_the_program_says(case):
     assert flops.forward == pytest.approx(traced_flops(run, *shapes), rel=1e-12)
 
 
-def unrolled(layers, apply, carry, *, remat):
+def unrolled(layers, apply, carry, *inputs, remat):
     """`building.scan`, layer by layer: of a scan's body XLA counts one round."""
     graph, params = nnx.split(layers)
     for layer in range(len(jax.tree.leaves(params)[0])):
-        carry, _ = apply(nnx.merge(graph, jax.tree.map(lambda p, i=layer: p[i], params)), carry)
+        own, *given = jax.tree.map(lambda p, i=layer: p[i], (params, *inputs))
+        carry, _ = apply(nnx.merge(graph, own), carry, *given)
     return carry, None
 
 
