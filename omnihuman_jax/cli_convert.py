@@ -5,6 +5,7 @@ import json
 
 from omnihuman_jax.errors import InputError
 
+WORK = 24 * 3600  # seconds that processes wait for the one that converts
 DESCRIPTION = "Convert released Wan2.1 and wav2vec 2.0 checkpoints into a model directory, or back."
 
 
@@ -29,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a model directory (default: refuse)"
     )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="this is one process of several, as Cloud TPU, GKE or Slurm know: the first converts, the "
+        "others wait (default: alone)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar (default: shown)")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object, last (default: lines)"
@@ -42,6 +49,16 @@ def run(args: argparse.Namespace) -> None:
         InputError: see `conversion.convert` and `export.export`.
     """
     # Imported here: `--help` answers at once.
+    from omnihuman_jax import health, processes
+
+    with processes.joined(everywhere=args.distributed), health.watched(1) as done:
+        if processes.place()[0] == 0:
+            _run(args)
+        processes.barrier("the end of convert", WORK)
+        done(1)
+
+
+def _run(args: argparse.Namespace) -> None:
     from omnihuman_jax import conversion, export
 
     if args.export:

@@ -192,7 +192,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from omnihuman_jax import mesh
+    from omnihuman_jax import health, mesh
     from omnihuman_jax.inference.pipeline import Pipeline, precision_of
     from omnihuman_jax.inference.request import Wish, prepare
     from omnihuman_jax.models.mini import find
@@ -215,8 +215,10 @@ def _run(args: argparse.Namespace) -> None:
     offload = args.offload == "blocks"
     pipe = Pipeline(model, precision=precision, mesh=devices, kept=kept, offload=offload)
     made: dict[int, dict[str, Any]] = {}
-    for group in pipe.groups([request for request, _ in requests]):
-        made |= dict(zip(group, _make(pipe, [requests[i] for i in group], args), strict=True))
+    with health.watched(len(requests)) as watched:
+        for group in pipe.groups([request for request, _ in requests]):
+            made |= dict(zip(group, _make(pipe, [requests[i] for i in group], args), strict=True))
+            watched(len(made))
     if args.json and pipe.first:
         results = [made[i] for i in range(len(requests))]
         print(json.dumps(results[0] if args.batch is None else {"videos": results}))

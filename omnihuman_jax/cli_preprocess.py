@@ -84,6 +84,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='flags for Beam, such as "--runner=DataflowRunner --project=P" (default: this machine)',
     )
     parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="this is one process of several, as Cloud TPU, GKE or Slurm know, and makes its own shards; "
+        "elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID (default: alone)",
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="start again in OUT (default: go on there)"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar (default: shown)")
@@ -99,11 +105,20 @@ def run(args: argparse.Namespace) -> None:
         InputError: see `data.job.run`; or a setting that cannot work.
     """
     logging.getLogger().addFilter(_is_news)
+    from omnihuman_jax import processes
+
+    with processes.joined(everywhere=args.distributed):
+        _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from omnihuman_jax import processes
     from omnihuman_jax.data import job
 
     task = _job(args)
+    number, _ = processes.place()
     with tqdm(unit="shard", disable=args.quiet) as bar:
 
         def show(done: int, total: int) -> None:
@@ -112,6 +127,8 @@ def run(args: argparse.Namespace) -> None:
             bar.refresh()
 
         summary = job.run(task, show)
+    if number > 0:
+        return
     kept, rejected = summary["kept"], summary["rejected"]
     print(f"Wrote {args.out}: {kept} clips kept, {rejected} rejected.")
     for title in ("reasons", "conditions"):
@@ -135,6 +152,11 @@ def _job(args: argparse.Namespace) -> Any:
     settings = _settings(args, model.manifest.sampling)
     flags = shlex.split(args.beam)
     here = not any("runner" in flag and "Direct" not in flag for flag in flags)
+    if args.distributed and not here:
+        raise InputError(
+            "--distributed shares shards between processes of ours, and --beam names a runner with workers "
+            "of its own; give one of the two."
+        )
     steps = beam_pipeline.Steps(
         prepare=functools.partial(_prepare, args.raw, settings, tuple(sorted(args.scorer))),
         encode=functools.partial(encoding.encoder, args.model, args.precision, args.batch),

@@ -75,7 +75,9 @@ def lost(why: BaseException, missing: Any = lambda: "") -> str | None:
 
     `missing()` names it, or is empty where nobody knows.
     """
-    if not isinstance(why, jax.errors.JaxRuntimeError) or not _LOST.search(str(why)):
+    # Some calls of jaxlib hand on what the runtime said as a ValueError, its status word first.
+    told = isinstance(why, ValueError) and re.match(r"[A-Z_]+: ", str(why))
+    if not (told or isinstance(why, jax.errors.JaxRuntimeError)) or not _LOST.search(str(why)):
         return None
     detail = str(why).splitlines()[0][:200]
     named = missing()
@@ -83,6 +85,12 @@ def lost(why: BaseException, missing: Any = lambda: "") -> str | None:
         f"Another process of this run is gone or unreachable{f': {named}' if named else ''} ({detail}). "
         "Start all of them again with the same command: the run goes on from its last checkpoint."
     )
+
+
+def place() -> tuple[int, int]:
+    """Which process this is, counted from 0, and how many there are; no device is touched."""
+    state = distributed.global_state
+    return (0, 1) if state.client is None else (state.process_id, state.num_processes)
 
 
 def host() -> str:

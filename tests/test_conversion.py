@@ -17,7 +17,15 @@ import pytest
 from huggingface_hub import errors
 
 from benchmarks import convert as benchmark
-from omnihuman_jax import cli_convert, hub, orbax_layout, storage, torch_files
+from omnihuman_jax import (
+    cli,
+    cli_convert,
+    hub,
+    orbax_layout,
+    processes,
+    storage,
+    torch_files,
+)
 from omnihuman_jax.conversion import convert
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.export import CONDITIONS, export
@@ -82,6 +90,17 @@ def test_there_and_back_is_the_same_bits(
     for network in made:
         first, second = model.arrays(network), again.arrays(network)
         assert all(np.array_equal(first[path][...], second[path][...]) for path in first)
+
+
+def test_of_several_processes_the_first_converts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released.wan_release(tmp_path / "source")
+    words = ["convert", str(tmp_path / "source"), str(tmp_path / "model"), "--quiet"]
+    monkeypatch.setattr(processes, "place", lambda: (1, 2))
+    assert cli.main(words) == 0 and not (tmp_path / "model").exists()
+    monkeypatch.setattr(processes, "place", lambda: (0, 2))
+    assert cli.main(words) == 0 and open_directory(str(tmp_path / "model")).manifest.configs
 
 
 def test_the_names_are_those_of_the_torch_network(tmp_path: Path) -> None:

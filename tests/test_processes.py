@@ -59,6 +59,8 @@ def test_a_machine_that_nobody_recognises_says_what_to_set(told, monkeypatch):
 def test_a_lost_process_is_told_from_an_error_of_our_own():
     gloo = "UNKNOWN: Gloo AllGather failed: Read error [127.0.0.1]:61330: Connection reset by peer"
     assert "from its last checkpoint" in processes.lost(jax.errors.JaxRuntimeError(gloo))
+    assert "from its last checkpoint" in processes.lost(ValueError(gloo))
+    assert processes.lost(ValueError("a peer of no use")) is None
     memory = "RESOURCE_EXHAUSTED: Out of memory allocating 42 bytes"
     assert processes.lost(jax.errors.JaxRuntimeError(memory)) is None
     assert processes.lost(InputError("barrier")) is None

@@ -13,7 +13,7 @@ exec 3>&1 # where --dry-run prints, wherever a function's own output goes
 
 usage() {
     cat <<'TEXT'
-Usage: tpu/launch.sh SUBCOMMAND NAME [options] [-- CONFIG.py a.b=c ...]
+Usage: tpu/launch.sh SUBCOMMAND NAME [options] [-- [VERB] CONFIG.py a.b=c ...]
 
   create    ask for the machines (nothing if they are there or asked for)
   wait      until they are ready
@@ -36,7 +36,7 @@ Machines                                        (remembered under NAME; give the
   --max-hours H    machines are deleted after so many hours, whatever happens (default: 24)
   --wait-hours H   a request that is not met by then expires (default: 24)
   xpk:             --cluster C --image URI, with --reserved also --reservation R; vertex: --region R --image URI
-Training
+Training                                        (VERB is train; or distill preprocess convert generate evaluate)
   --workdir URI    gs://BUCKET/FOLDER: checkpoints, logs, health.json (local-N: a folder)
   --run-id ID      (default: NAME) the same in every life of the run
 Watching

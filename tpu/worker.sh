@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What happens on one worker. launch.sh calls it on all of them at once; people may too, over ssh.
 #   worker.sh setup SOURCE | check DEVICES PROCESSES GENERATION
-#   worker.sh start RUN_ID WORKDIR GENERATION -- CONFIG.py a.b=c ... | state | logs LINES | stop
-#   worker.sh here RUN_ID WORKDIR GENERATION -- CONFIG.py ...    (in a container)
+#   worker.sh start RUN_ID WORKDIR GENERATION -- [VERB] CONFIG.py a.b=c ... | state | logs LINES | stop
+#   worker.sh here RUN_ID WORKDIR GENERATION -- [VERB] CONFIG.py ...    (in a container)
 # Below ~/omnihuman/NAME: source/ (this checkout), process (whose number it holds), code (how it ended), log/.
 set -euo pipefail
 exec 2>&1 # one stream, in order
@@ -74,7 +74,32 @@ do_start() {
     # shellcheck disable=SC2094 # it is told where its log is, to send it away
     setsid bash "$SOURCE/tpu/worker.sh" training "$log" "$@" </dev/null >>"$log" 2>&1 3>&- &
     echo $! >"$HOME_OF_RUN/process"
+    # Until it has its own name, whoever asks would take it for one that was killed.
+    local look
+    for ((look = 0; look < 100; look++)); do
+        if running || [ -f "$HOME_OF_RUN/code" ]; then break; fi
+        sleep 0.05
+    done
     answer started "process=$!"
+}
+
+# WORKDIR [VERB] WORDS -> COMMAND of the program. Trainings are told their folder; of all others only
+# health.json and the logs are there.
+command_of() {
+    local verb=train
+    export OMNIHUMAN_WORKDIR=$1
+    shift
+    case $1 in
+        train | distill | preprocess | convert | generate | evaluate)
+            verb=$1
+            shift
+            ;;
+    esac
+    COMMAND=("$verb" "$@")
+    case $verb in
+        train | distill) COMMAND+=(--workdir "$OMNIHUMAN_WORKDIR") ;;
+    esac
+    [ -n "${JAX_COORDINATOR_ADDRESS:-}" ] || COMMAND+=(--distributed)
 }
 
 # In the foreground, where something else (GKE, Vertex AI) keeps the process and its log.
@@ -83,17 +108,18 @@ do_here() {
     local workdir=$2 generation=$3
     shift 4 # and --
     flags "$generation"
-    exec "$PYTHON" -m omnihuman_jax train "$@" --workdir "$workdir" --distributed
+    command_of "$workdir" "$@"
+    exec "$PYTHON" -m omnihuman_jax "${COMMAND[@]}"
 }
 
 # In the background: training, how it ended, and its log sent away once a minute.
 do_training() {
-    local log=$1 workdir=$3 generation=$4 code=0 child sender wide=()
+    local log=$1 workdir=$3 generation=$4 code=0 child sender
     export OMNIHUMAN_RUN_ID=$2
     shift 5 # and --
     flags "$generation"
-    [ -n "${JAX_COORDINATOR_ADDRESS:-}" ] || wide=(--distributed)
-    "$PYTHON" -m omnihuman_jax train "$@" --workdir "$workdir" "${wide[@]}" &
+    command_of "$workdir" "$@"
+    "$PYTHON" -m omnihuman_jax "${COMMAND[@]}" &
     child=$!
     local asked='' last
     trap 'asked=yes; kill -TERM "$child" 2>/dev/null || true' TERM INT

@@ -1,18 +1,22 @@
 """One run of `preprocess`: which videos make which shard, what is done, the closing of the books."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from omnihuman_jax import storage
+from omnihuman_jax import health, processes, storage
 from omnihuman_jax.data import beam_pipeline, records, report, tfrecord
 from omnihuman_jax.data.beam_pipeline import Shard, Steps
 from omnihuman_jax.errors import InputError
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 STATE = "preprocess.json"
+# Seconds that processes wait for each other: to be started, and for the work of the slowest. One that is
+# lost is noticed within a minute all the same (processes.joined).
+BEGINNING, WORK = 900, 2 * 24 * 3600
 
 type Progress = Callable[[int, int], None]  # shards done, shards in all
 
@@ -72,27 +76,47 @@ def sources(raw: str) -> dict[str, int]:
 def run(job: Job, progress: Progress) -> dict[str, Any]:
     """Make what is not there yet, then `dataset.json` and the report. Returns the report's summary.
 
+    Of several processes (processes.joined) each makes its own shards, and the first closes the books.
+
     Raises:
         InputError: no videos, a folder begun with other settings, or shards with more than 5 % of
             damaged videos (all others are made).
+        StoppedError: a process did not come to the end within two days.
     """
     videos = sources(job.raw)
     if job.videos_per_shard < 1 or job.at_once < 1:
         raise InputError(
             "A shard has at least one video, and at least one shard is made at a time."
         )
+    number, count = processes.place()
+    if number == 0:
+        _begin(job, videos)
+    processes.barrier("the beginning of preprocess", BEGINNING)
+    if number > 0:
+        _begin(dataclasses.replace(job, overwrite=False), videos)
     shards = _shards(list(videos), job.videos_per_shard)
-    _begin(job, videos)
-    done = {shard for shard in shards if _done(job, shard)}
-    todo = [shard for shard in shards if shard not in done]
-    progress(len(done), len(shards))
-    for start in range(0, len(todo), job.at_once):
-        wave = todo[start : start + job.at_once]
-        beam_pipeline.run(job.out, job.name, wave, job.steps, job.flags)
-        done.update(wave)
-        progress(len(done), len(shards))
-    report.write(job.out, job.limits)
-    _refuse_failed(job, shards)
+    mine = [shard for shard in shards if shard.number % count == number]
+    todo = [shard for shard in mine if not _done(job, shard)]
+    done = len(mine) - len(todo)
+    with health.watched(len(mine), done) as watched:
+        progress(done, len(mine))
+        for start in range(0, len(todo), job.at_once):
+            wave = todo[start : start + job.at_once]
+            beam_pipeline.run(job.out, job.name, wave, job.steps, job.flags)
+            done += len(wave)
+            progress(done, len(mine))
+            watched(done)
+        processes.barrier("the end of the shards", WORK)
+        if number == 0:
+            report.write(job.out, job.limits)
+        _refuse_failed(job, shards)
+        if number == 0:
+            _close(job, shards)
+        processes.barrier("the end of preprocess", WORK)
+    return report.summary(report.rows(job.out))
+
+
+def _close(job: Job, shards: Sequence[Shard]) -> None:
     info = records.info_from_shards(
         job.out,
         job.name,
@@ -103,7 +127,6 @@ def run(job: Job, progress: Progress) -> dict[str, Any]:
         settings=job.settings,
     )
     records.write_info(job.out, info)
-    return report.summary(report.rows(job.out))
 
 
 def _shards(videos: Sequence[str], size: int) -> list[Shard]:

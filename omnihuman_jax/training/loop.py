@@ -24,12 +24,12 @@ from jax.sharding import Mesh
 from omnihuman_jax import mesh as meshes
 from omnihuman_jax import processes, storage
 from omnihuman_jax.errors import InputError, StoppedError
+from omnihuman_jax.health import Health, Whole
 from omnihuman_jax.settings import described
 from omnihuman_jax.training import parts, stages, state
 from omnihuman_jax.training.checkpoints import Checkpoints, Restored
 from omnihuman_jax.training.collapse import Collapse
 from omnihuman_jax.training.experiment import Experiment
-from omnihuman_jax.training.health import Health
 from omnihuman_jax.training.movers import Mover
 from omnihuman_jax.training.report import Report, Watch
 from omnihuman_jax.training.state import State
@@ -50,15 +50,20 @@ class Outcome:
         step: updates tried so far, in all calls.
         finished: whether that is all of them.
         model: the model directory that was written, or None.
+        asked: whether a signal asked to stop, be it at the very end.
     """
 
     step: int
     finished: bool
     model: str | None
+    asked: bool = False
 
 
-def train(experiment: Experiment, workdir: str) -> Outcome:
+def train(experiment: Experiment, workdir: str, whole: Whole | None = None) -> Outcome:
     """Run the experiment from where `workdir` (local or gs://) stands to its end, or to a signal.
+
+    Args:
+        whole: of what it is a part, for health.json; None: it is all.
 
     Raises:
         InputError: settings, data or checkpoints that do not fit.
@@ -67,7 +72,7 @@ def train(experiment: Experiment, workdir: str) -> Outcome:
     mesh = meshes.make_mesh(**vars(experiment.mesh))
     experiment = _rehearsed(experiment, workdir)
     with jax.set_mesh(mesh), _Signals() as signals:
-        run = _Run(experiment, workdir, mesh)
+        run = _Run(experiment, workdir, mesh, whole)
         try:
             return run(signals)
         finally:
@@ -112,9 +117,12 @@ def _rehearsed(experiment: Experiment, workdir: str) -> Experiment:
 class _Run:
     """One call of `train`."""
 
-    def __init__(self, experiment: Experiment, workdir: str, mesh: Mesh) -> None:
+    def __init__(
+        self, experiment: Experiment, workdir: str, mesh: Mesh, whole: Whole | None = None
+    ) -> None:
         self.experiment, self.workdir, self.mesh = experiment, workdir, mesh
         self.total = stages.total(experiment.stages)
+        self.whole = whole or Whole(workdir, 0, self.total)
         self.trainee: Trainee = experiment.task.prepare(experiment.stages, mesh, experiment.seed)
         _check_samples(experiment.watch, self.trainee)
         self.movers = {
@@ -149,8 +157,9 @@ class _Run:
             began=began,
         )
         now, frozen = self._begin(restored)
-        step, saved = int(now.step), restored.step if restored else None
-        self.health = Health(self.workdir, step, self.total)
+        step = int(now.step)
+        whole = self.whole
+        self.health = Health(whole.folder, whole.before + step, whole.total)
         key = jax.random.key(self.experiment.seed)
         stopped = False
         while step < self.total and not stopped:
@@ -175,14 +184,14 @@ class _Run:
                 self._check(step - 1, before)
                 before = tallies
                 self._watch(step, now, frozen)
-                with self.health.step(step):
+                with self.health.step(whole.before + step):
                     stopped = signals.asked(step)
                 if step % self.experiment.save.every == 0 or stopped or step == self.total:
                     self._check(step, before)
                     self._save(step, now, stage.name, stream)
-                    saved = step
             self._close_stream()
-        return self._end(step, now, frozen, stopped, saved)
+        outcome = self._end(step, now, frozen, stopped)
+        return dataclasses.replace(outcome, asked=stopped or signals.asked(step))
 
     def _begin(self, restored: Restored | None) -> tuple[State, Params]:
         """State and frozen parameters: from the checkpoint, or new."""
@@ -294,9 +303,7 @@ class _Run:
             place = {"stage": stage, "stream": stream.get_state()}
             self.checkpoints.save(step, now, place, self.config)
 
-    def _end(
-        self, step: int, now: State, frozen: Params, stopped: bool, saved: int | None
-    ) -> Outcome:
+    def _end(self, step: int, now: State, frozen: Params, stopped: bool) -> Outcome:
         assert self.report is not None
         with self.report.spent("save"):
             self.checkpoints.wait()

@@ -51,6 +51,15 @@ def test_one_subcommand_after_the_other(cloud):
     assert "nothing is known of r" in cloud("status", "r", code=2).stderr
 
 
+def test_other_verbs_stand_before_their_words(cloud):
+    cloud("create", "r", *V6E)
+    cloud("run", "r", "--", "preprocess", "gs://b/raw", "gs://b/records")
+    (command,) = cloud.commands("start")
+    assert shlex.split(command)[6:] == ["--", "preprocess", "gs://b/raw", "gs://b/records"]
+    said = cloud("run", "r", "--", "serve", "--port", "80", code=2).stderr
+    assert "'serve' is no config" in said and len(said.splitlines()) == 1
+
+
 def test_create_twice_asks_once(cloud):
     cloud("create", "r", *V6E)
     assert "there already" in cloud("create", "r").stderr

@@ -11,7 +11,7 @@ from tests.tpu.launcher import ROOT
 
 # In place of Python: says what it was given, saves when asked to stop, ends as it is told.
 PYTHON = """#!/bin/bash
-printf '<%s>' "$@"; echo " run=$OMNIHUMAN_RUN_ID flags=$LIBTPU_INIT_ARGS"
+printf '<%s>' "$@"; echo " run=$OMNIHUMAN_RUN_ID flags=$LIBTPU_INIT_ARGS watched=$OMNIHUMAN_WORKDIR"
 trap 'echo saved; exit 0' TERM
 for arg; do case $arg in code=*) exit "${arg#code=}" ;; esac; done
 while :; do sleep 0.05; done
@@ -62,6 +62,21 @@ def test_training_gets_its_words_and_is_told_from_its_end(worker, tmp_path):
     assert "<--distributed>" in log and "run=r-1 flags=--xla_tpu" in log
     while not list(tmp_path.glob("w/logs/*-w-3.log")):  # sent where the run is
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "words, given",
+    [
+        (("distill", "c.py", "code=0"), "<distill><c.py><code=0><--workdir><{}><--distributed>"),
+        (("preprocess", "raw", "out", "code=0"), "<preprocess><raw><out><code=0><--distributed>"),
+        (("generate", "--seed", "3", "code=0"), "<generate><--seed><3><code=0><--distributed>"),
+    ],
+)
+def test_other_verbs_begin_from_the_same_line(worker, tmp_path, words, given):
+    worker("start", "r-1", tmp_path / "w", "cpu", "--", *words)
+    assert "state=ended code=0" in ended(worker)
+    log = worker("logs", 9)
+    assert given.format(tmp_path / "w") in log and f"watched={tmp_path / 'w'}" in log
 
 
 def test_it_is_started_once_and_stopped_with_a_checkpoint(worker, tmp_path):

@@ -71,7 +71,7 @@ tend() {
         ended)
             if [ "$(health state)" = finished ]; then
                 [ "$KEEP" = yes ] || (remove_machines && forget) || exit 1
-                say "run $RUN_ID is finished at step $(health step); its model is in $WORKDIR/model"
+                say "run $RUN_ID is finished at step $(health step)$(result)"
                 exit 0
             fi
             again "training was told to stop before its end"
@@ -94,13 +94,20 @@ tend() {
 look() {
     local step
     step=$(health step)
-    if [ "$step" != "$LAST" ]; then
-        LAST=$step SINCE=$(date +%s)
+    if [ "$step $(health pieces)" != "$LAST" ]; then
+        LAST="$step $(health pieces)" SINCE=$(date +%s)
         [ -z "$step" ] || progress
     elif awk -v now="$(date +%s)" -v then="$SINCE" -v m="$HUNG_MINUTES" 'BEGIN { exit !(now - then > m * 60) }'; then
         worker logs 5 || true
         again "no new step for $HUNG_MINUTES minutes (step $step)"
     fi
+}
+
+result() { # where the model is, of a training
+    case ${ARGUMENTS[0]:-} in
+        preprocess | convert | generate | evaluate) ;;
+        *) echo "; its model is in $WORKDIR/model" ;;
+    esac
 }
 
 progress() {

@@ -11,7 +11,7 @@ ON='' TYPE='' ZONE='' PROJECT='' CAPACITY='' SLICES='' RUNTIME='' NETWORK='' SUB
 SERVICE_ACCOUNT='' RESERVATION='' MAX_HOURS='' WAIT_HOURS='' CLUSTER='' IMAGE='' REGION='' WORKDIR=''
 RUN_ID='' HELD='' READY_SINCE=''
 TRIES=5 HUNG_MINUTES=60 KEEP=no LINES=40
-ARGUMENTS=() # CONFIG.py a.b=c ...
+ARGUMENTS=() # [VERB] CONFIG.py a.b=c ...
 
 options() {
     (($#)) && [[ $1 != -* ]] || refuse "no NAME; such as: tpu/launch.sh status my-run"
@@ -130,6 +130,11 @@ need_workdir() {
 need_arguments() {
     ((${#ARGUMENTS[@]})) || refuse "no config; such as: ... -- configs/omni_1_3b.py task.data=gs://BUCKET/records"
     local word
+    case ${ARGUMENTS[0]} in
+        *[!a-z]*) ;; # a file, for train
+        train | distill | preprocess | convert | generate | evaluate) ;;
+        *) refuse "'${ARGUMENTS[0]}' is no config and none of train distill preprocess convert generate evaluate" ;;
+    esac
     for word in "${ARGUMENTS[@]}"; do
         case $word in
             --workdir | --workdir=*) refuse "give --workdir before the --" ;;

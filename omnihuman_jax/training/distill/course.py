@@ -6,7 +6,7 @@ is over.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,9 +16,10 @@ from jax.experimental import multihost_utils
 from omnihuman_jax import mesh as meshes
 from omnihuman_jax import storage
 from omnihuman_jax.errors import InputError
+from omnihuman_jax.health import Health, Whole
 from omnihuman_jax.models.manifest import FILE
 from omnihuman_jax.puppet_records import Rehearsal
-from omnihuman_jax.training import loop
+from omnihuman_jax.training import loop, stages
 from omnihuman_jax.training.distill.consistency import Consistency
 from omnihuman_jax.training.distill.student import Distillation
 from omnihuman_jax.training.experiment import Experiment
@@ -100,36 +101,49 @@ def run(
             course.rehearsal(workdir, course.phases[0].task.model)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("rehearsal")
-    steps, outcome = 0, Outcome(0, False, None)
+    steps, over, outcome = 0, 0, Outcome(0, False, None)
     phases = course.at(workdir)
+    total = sum(stages.total(phase.stages) for phase in course.phases)
     for number, (phase, folder) in enumerate(phases, 1):
         model = storage.join(folder, MODEL)
         if storage.is_file(storage.join(model, FILE)):
             say(f"{phase.name} ({number} of {len(phases)}) is done: {model}")
-            outcome = Outcome(sum(stage.steps for stage in phase.stages), True, model)
+            outcome = Outcome(stages.total(phase.stages), True, model)
         else:
             say(f"{phase.name} ({number} of {len(phases)}): {_told(phase)}")
-            phase = _taught(phase, folder, say)
+            whole = Whole(workdir, steps, total)
+            phase = _taught(phase, folder, say, whole)
             if dump_only:
                 continue
-            outcome = loop.train(phase, folder)
+            outcome = loop.train(phase, folder, whole)
         steps += outcome.step
-        if not outcome.finished:
+        over += outcome.finished
+        if outcome.asked or not outcome.finished:
             break
-    return Outcome(steps, outcome.finished, outcome.model if outcome.finished else None)
+    finished = over == len(phases)
+    return Outcome(steps, finished, outcome.model if finished else None, outcome.asked)
 
 
-def _taught(phase: Experiment, folder: str, say: Callable[[str], None]) -> Experiment:
+def _taught(phase: Experiment, folder: str, say: Callable[[str], None], whole: Whole) -> Experiment:
     """With the teacher's dump that it learns from, if it does, made or completed."""
     task = phase.task
     if not isinstance(task, Consistency) or not task.taught:
         return phase
     dump = task.dump or storage.join(folder, "dump")
     task = dataclasses.replace(task, dump=dump)
-    stages = cast(tuple[OmniStage, ...], phase.stages)
+    taught = cast(tuple[OmniStage, ...], phase.stages)
     mesh = meshes.make_mesh(**vars(phase.mesh))
-    with jax.set_mesh(mesh):
-        task.dump_lessons(stages, mesh, phase.seed, dump, say)
+    health = Health(whole.folder, whole.before, whole.total)
+
+    def said(line: str) -> None:
+        say(line)
+        health.piece()
+
+    try:
+        with jax.set_mesh(mesh):
+            task.dump_lessons(taught, mesh, phase.seed, dump, said)
+    finally:
+        health.close()
     return dataclasses.replace(phase, task=task)
 
 
@@ -151,5 +165,4 @@ def export(course: Course, workdir: str, path: str, phase: str | None = None) ->
 
 def _told(phase: Experiment) -> str:
     """What a phase is, in a few words."""
-    steps: Sequence[int] = [stage.steps for stage in phase.stages]
-    return f"{type(phase.task).__name__}, {sum(steps)} updates"
+    return f"{type(phase.task).__name__}, {stages.total(phase.stages)} updates"

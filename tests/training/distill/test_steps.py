@@ -213,18 +213,19 @@ def straight(folder, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stopped", [3, 7])
+@pytest.mark.parametrize(("look", "step"), [(3, 3), (4, 4), (5, 4), (8, 7)])
 def test_a_course_that_was_stopped_ends_in_the_same_bits(
-    folder, straight, stopped, tmp_path, monkeypatch
+    folder, straight, look, step, tmp_path, monkeypatch
 ):
-    """Within the first phase, and behind a discriminator's update in the second."""
+    """Within the first phase, at its last update, as its model is written, and in the second phase
+    behind a discriminator's update."""
     asked = loop._Signals.asked
     seen = []
     monkeypatch.setattr(
-        loop._Signals, "asked", lambda self, step: seen.append(step) or len(seen) == stopped
+        loop._Signals, "asked", lambda self, step: seen.append(step) or len(seen) == look
     )
     first = run(course(folder), str(tmp_path))
-    assert first.finished is False and first.step == stopped
+    assert first.asked and not first.finished and first.step == step
     monkeypatch.setattr(loop._Signals, "asked", asked)
     second = run(course(folder), str(tmp_path))
     assert second.finished

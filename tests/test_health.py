@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from omnihuman_jax.training.health import FILE, Health, stragglers
+from omnihuman_jax.health import FILE, WORKDIR, Health, stragglers, watched
 
 
 def read(folder):
@@ -47,6 +47,30 @@ def test_it_is_written_while_no_step_ends(tmp_path):
         before = read(tmp_path)["time"] if (tmp_path / FILE).exists() else None
     assert read(tmp_path)["state"] == "running"
     health.close()
+
+
+def test_work_that_is_no_training_is_watched_where_somebody_looks(tmp_path, monkeypatch):
+    monkeypatch.delenv(WORKDIR, raising=False)
+    with watched(3) as told:
+        told(1)
+    monkeypatch.setenv(WORKDIR, str(tmp_path))
+    with watched(3, 1) as told:
+        told(2)
+    assert (read(tmp_path)["step"], read(tmp_path)["state"]) == (2, "stopped")
+    with pytest.raises(KeyError), watched(3) as told:
+        raise KeyError
+    assert read(tmp_path)["state"] == "failed"
+    with watched(3) as told:
+        told(3)
+    assert read(tmp_path)["state"] == "finished"
+
+
+def test_pieces_show_that_a_run_goes_on_though_no_step_ends(tmp_path):
+    health = Health(str(tmp_path), 3, 6)
+    health.piece()
+    health.piece()
+    health.close()
+    assert (read(tmp_path)["step"], read(tmp_path)["pieces"]) == (3, 2)
 
 
 def test_a_folder_that_cannot_be_written_does_not_stop_the_run(tmp_path):

@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -25,10 +26,22 @@ log = logging.getLogger(__name__)
 
 FILE = "health.json"
 RUN_ID = "OMNIHUMAN_RUN_ID"  # of whoever starts the run; the same in all its lives
+WORKDIR = (
+    "OMNIHUMAN_WORKDIR"  # where whoever starts the run looks; training has a folder of its own
+)
 RECENT = 20  # steps that speed is taken from
 # A host is slow if its own work in a step takes so many times that of the middle one, and a share of a step.
 SLOWER, SHARE = 2.0, 0.1
 _HOSTS = "omnihuman/health/"
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What a run is a part of: steps before it, of how many, and the folder where whoever watches looks."""
+
+    folder: str
+    before: int
+    total: int
 
 
 class Health:
@@ -41,7 +54,7 @@ class Health:
     def __init__(self, folder: str, step: int, total: int, every: float = 60.0) -> None:
         """`folder`: the workdir, local or gs://. `every`: seconds between two files."""
         self.path, self.at, self.total = storage.join(folder, FILE), step, total
-        self._state, self._stepped = "running", time.time()
+        self._state, self._stepped, self._pieces = "running", time.time(), 0
         self._left, self._compiled = time.perf_counter(), False
         self._paces: deque[float] = deque(maxlen=RECENT)
         self._own: deque[float] = deque(maxlen=RECENT)
@@ -61,6 +74,10 @@ class Health:
             self._own.append(own)
         self._compiled = True  # in the first step
         self._left, self._stepped, self.at = now, time.time(), step
+
+    def piece(self) -> None:
+        """Something is done that is no step, such as a part of a dump: the run goes on."""
+        self._pieces += 1
 
     def close(self) -> None:
         """Write the end: "finished", "stopped" before the last step, or "failed". More calls do nothing."""
@@ -108,12 +125,35 @@ class Health:
             "state": self._state,
             "time": time.time(),
             "stepped": self._stepped,
+            "pieces": self._pieces,
             "seconds_a_step": None if pace is None else round(pace, 4),
             "slow": ", ".join(slow),
             "run_id": os.environ.get(RUN_ID, ""),
             "hosts": [{"process": int(n), **hosts[n]} for n in sorted(hosts, key=int)],
         }
         storage.write_bytes(self.path, json.dumps(told, indent=1).encode())
+
+
+@contextlib.contextmanager
+def watched(total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Work in `total` pieces, `done` of them before; the body calls what it is given with how many are done.
+
+    The file is written only if whoever started the program says where (OMNIHUMAN_WORKDIR).
+    """
+    folder = os.environ.get(WORKDIR)
+    if not folder:
+        yield lambda count: None
+        return
+    health = Health(folder, done, total)
+
+    def told(count: int) -> None:
+        with health.step(count):
+            pass
+
+    try:
+        yield told
+    finally:
+        health.close()
 
 
 def stragglers(hosts: Mapping[str, Mapping[str, Any]], pace: float | None) -> list[str]:
