@@ -12,6 +12,7 @@ from omnihuman_jax.errors import InputError
 
 if TYPE_CHECKING:
     from omnihuman_jax.geometry import Grid
+    from omnihuman_jax.planning.generation import Making
     from omnihuman_jax.planning.plan import Plan
 
 DESCRIPTION = (
@@ -46,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a distillation, the phase that is asked about (default: the last)")  # fmt: skip
     add("--stage", metavar="NAME",
         help="the stage whose step is asked about (default: that of most work)")  # fmt: skip
+    add("--generate", action="store_true",
+        help="plan the making of videos with such a model, in bfloat16 (default: its training)")  # fmt: skip
+    add("--videos", type=int, default=1, metavar="N",
+        help="with --generate: videos side by side (default: 1)")  # fmt: skip
+    add("--steps", type=int, metavar="N",
+        help="with --generate: of the sampler (default: the model's own)")  # fmt: skip
     add("--search", action="store_true",
         help="look for the fastest mesh, remat and accumulation (default: the config's)")  # fmt: skip
     add("--tries", type=int, default=6, metavar="N",
@@ -86,8 +93,11 @@ def run(args: argparse.Namespace) -> None:
         credits=args.credits,
         prices=prices.load(args.prices, args.config),
     )
+    if args.generate:
+        _generation(args, request, slices)
+        return
     planner = plan.Planner(request, say=_say)
-    plans = plan.several(planner, slices, args.jobs)
+    plans = plan.several(planner, slices, _say, args.jobs)
     if args.json:
         print(json.dumps(_described(planner, plans)))
         return
@@ -100,6 +110,25 @@ def run(args: argparse.Namespace) -> None:
         print("\n".join(told(one, args.credits, args.search)))
 
 
+def _generation(args: argparse.Namespace, request: Any, slices: Any) -> None:
+    from omnihuman_jax.planning import generation, plan
+
+    maker = generation.Maker(request, args.videos, args.steps, say=_say)
+    found = plan.several(maker, slices, _say, args.jobs)
+    grid = maker.grid
+    size = f"{grid.height}x{grid.width}x{grid.frames}"
+    if args.json:
+        told = {one.slice: _finite(dataclasses.asdict(one)) for one in found}
+        print(json.dumps({"config": args.config, "size": size, "error": ERROR, "slices": told}))
+        return
+    print(
+        f"{maker.name}: videos of {grid.frames} frames, {grid.height}x{grid.width}, "
+        f"{maker.evaluations} evaluations of the network each; {ERROR}"
+    )
+    for one in found:
+        print("\n".join(made(one, args.credits)))
+
+
 def _say(line: str) -> None:
     """Progress, in one piece: several slices are asked about side by side."""
     sys.stderr.write(f"{line}\n")
@@ -109,7 +138,11 @@ def _say(line: str) -> None:
 def _check(args: argparse.Namespace) -> None:
     if args.credits is not None and not 0 <= args.credits < math.inf:
         raise InputError(f"--credits is an amount of dollars, got {args.credits}.")
-    for name in ("tries", "jobs"):
+    if args.generate and (args.search or args.stage):
+        raise InputError("--generate goes with neither --search nor --stage; leave those out.")
+    if not args.generate and (args.videos != 1 or args.steps is not None):
+        raise InputError("--videos and --steps are of --generate; a config says those of training.")
+    for name in ("tries", "jobs", "videos", "steps"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} is at least 1, got {value}.")
@@ -125,15 +158,43 @@ def _grid(text: str) -> "Grid":
     return Grid(frames, height, width)
 
 
-def told(plan: "Plan", credits: float | None, searched: bool) -> list[str]:
-    """A plan in lines; the first says whether it fits, and with which number."""
+def _memory(plan: Any) -> tuple[str, str, str]:
+    """Of a device, the largest part of it, and the mesh."""
     have = f"{plan.peak / 2**30:.1f} of {plan.room / 2**30:.1f} GiB a device"
     mesh = " ".join(f"{axis}={size}" for axis, size in plan.mesh.items())
-    how = f"mesh {mesh}, remat {plan.remat}, {plan.accumulate} parts a batch"
     if plan.largest is None:
-        most = ""
-    else:
-        most = f", most of it {plan.largest[0] / 2**30:.2f} GiB: {plan.largest[1][:60]}"
+        return have, "", mesh
+    return have, f", most of it {plan.largest[0] / 2**30:.2f} GiB: {plan.largest[1][:60]}", mesh
+
+
+def _parts(plan: Any) -> str:
+    return ", ".join(f"{name} {_time(plan.parts[part])}" for part, name in PARTS.items())
+
+
+def made(making: "Making", credits: float | None) -> list[str]:
+    """A plan of generation in lines; the first says whether it fits, and with which number."""
+    have, most, mesh = _memory(making)
+    if making.call_s is None or making.seconds is None or making.per_video is None:
+        why = making.why or "no word of the compiler"
+        return [f"{making.slice}: does not fit, {have}{most} (mesh {mesh}). {why}"]
+    each = "a video" if making.videos == 1 else f"{making.videos} videos"
+    lines = [
+        f"{making.slice}: fits, {have}{most}",
+        f"  mesh {mesh}; an evaluation {_time(making.call_s)}: {_parts(making)}",
+        f"  denoising of {each} {_time(making.seconds)}, encoding and decoding not counted",
+    ]
+    if making.per_video:
+        lines.append(f"  a video: {_money(making.per_video)}")
+    if making.reach:
+        reach = ", ".join(f"{_count(n)} videos {WAYS[way]}" for way, n in making.reach.items())
+        lines.append(f"  ${credits:,.0f} pay for {reach}")
+    return [*lines, f"  prices: {making.price}"]
+
+
+def told(plan: "Plan", credits: float | None, searched: bool) -> list[str]:
+    """A plan in lines; the first says whether it fits, and with which number."""
+    have, most, mesh = _memory(plan)
+    how = f"mesh {mesh}, remat {plan.remat}, {plan.accumulate} parts a batch"
     if not plan.fits:
         hint = (
             "; the least of what was tried" if searched else "; --search looks for a way that does"
@@ -141,12 +202,11 @@ def told(plan: "Plan", credits: float | None, searched: bool) -> list[str]:
         why = plan.why or "no word of the compiler"
         return [f"{plan.slice}: does not fit, {have}{most} ({how}{hint}). {why}"]
     assert plan.step_s is not None and plan.parts is not None
-    parts = ", ".join(f"{name} {_time(plan.parts[part])}" for part, name in PARTS.items())
     use = "" if plan.mfu is None else f"; MFU {plan.mfu:.0%}"
     lines = [
         f"{plan.slice}: fits, {have}{most}",
         f"  {how}; {plan.clips} clips, {plan.tokens:,} tokens a step on {plan.chips} chips",
-        f"  a step {_time(plan.step_s)}: {parts}{use}",
+        f"  a step {_time(plan.step_s)}: {_parts(plan)}{use}",
     ]
     if plan.per_1000 and plan.whole and plan.hours is not None:
         lines += [

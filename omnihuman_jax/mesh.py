@@ -76,10 +76,15 @@ def for_videos(videos: int, sizes: Mapping[str, int] | None = None) -> Mesh | No
     if sizes is None and (len(devices) == 1 or devices[0].platform == "cpu"):
         return None
     if sizes is None:
-        data = max(n for n in range(1, max(1, videos) + 1) if len(devices) % n == 0)
-        sizes = dict(data=data, context=len(devices) // data)
+        sizes = sizes_for_videos(videos, len(devices))
     data, fsdp, context, tensor = (sizes.get(axis, 1) for axis in AXES)
     return make_mesh(data=data, fsdp=fsdp, context=context, tensor=tensor)
+
+
+def sizes_for_videos(videos: int, devices: int) -> dict[str, int]:
+    """The rule of `for_videos`, by axis."""
+    data = max(n for n in range(1, max(1, videos) + 1) if devices % n == 0)
+    return dict(data=data, context=devices // data)
 
 
 def here() -> Any:

@@ -21,6 +21,7 @@ SILENCE = 60  # seconds without a sign of life after which a process counts as l
 GRACE = 5.0  # seconds in which a process may find the same error itself
 BEAT = 1.0  # seconds between two signs of life that processes give each other
 _barriers = itertools.count()
+_watch: "_Watch | None" = None  # of this process, while it is one of several
 _BEATS, _FAILED, _ARRIVED = "omnihuman/beats/", "omnihuman/failed/", "omnihuman/arrived/"
 # What collectives and the coordinator say when somebody does not answer any more.
 _LOST = re.compile(
@@ -58,16 +59,26 @@ def joined(everywhere: bool = False) -> Iterator[None]:
             f"This process could not join the others ({str(why).splitlines()[0]}); on machines that "
             f"JAX does not recognise set {ADDRESS} (host:port of process 0), {COUNT} and {NUMBER}."
         ) from None
-    watch = _Watch()
+    global _watch
+    watch = _watch = _Watch()
     try:
         yield
     except Exception as why:
-        if jax.process_count() > 1 and (line := lost(why, watch.missing)):
-            _leave(line)
+        leave_if_lost(why)
         watch.failed(why)
         raise
     finally:
         watch.close()
+        _watch = None
+
+
+def leave_if_lost(why: Exception) -> None:
+    """End this process, as `joined` says, if the error means that another one is gone.
+
+    For whoever has to close what would wait for the others.
+    """
+    if _watch is not None and jax.process_count() > 1 and (line := lost(why, _watch.missing)):
+        _leave(line)
 
 
 def lost(why: BaseException, missing: Any = lambda: "") -> str | None:

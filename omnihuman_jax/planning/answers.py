@@ -35,7 +35,7 @@ def answer(job: Job, ask: Callable[[Job], Answer]) -> tuple[Answer, bool]:
 def key(job: Job) -> str:
     """A name for everything that an answer depends on: settings, slice, clip, compiler, and our code."""
     settings = described(config.load(job.config, job.changes))
-    what = [job.slice, job.size, job.stage, job.phase, job.part]
+    what = [job.slice, job.size, job.stage, job.phase, job.part, job.videos]
     told = [settings, *what, ahead.version(), _version("jax"), _code()]
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:32]
 

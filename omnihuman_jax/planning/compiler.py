@@ -38,7 +38,8 @@ class Job:
     """What is asked: a config with changes (the mesh among them), a slice, a clip's size, a stage.
 
     Of a distillation also which phase, None for the last, and whose turn: the part's name, None for the
-    first.
+    first. `videos`: how many are made side by side by a network call that is asked about instead of the
+    training step; 0 for the step.
     """
 
     config: str
@@ -48,6 +49,7 @@ class Job:
     stage: str
     phase: str | None = None
     part: str | None = None
+    videos: int = 0
 
     @property
     def grid(self) -> Grid:
@@ -214,13 +216,21 @@ def _compile(job: Job) -> None:
 
     from omnihuman_jax import ahead, config
     from omnihuman_jax import mesh as meshes
-    from omnihuman_jax.planning.program import phase_of, program, stages_of
+    from omnihuman_jax.planning import program
 
-    experiment = phase_of(config.load(job.config, job.changes), job.phase)
-    stage = next(stage for stage in stages_of(experiment) if stage.name == job.stage)
-    mesh = meshes.make_mesh(devices=ahead.devices(job.slice), **vars(experiment.mesh))
+    experiment = program.phase_of(config.load(job.config, job.changes), job.phase)
+    devices = ahead.devices(job.slice)
+    sizes = dict(vars(experiment.mesh))
+    if job.videos:
+        sizes = meshes.sizes_for_videos(job.videos, len(devices))
+    mesh = meshes.make_mesh(devices=devices, **sizes)
     with jax.set_mesh(mesh):
-        made = program(experiment, mesh, job.grid, stage, job.part)
+        if job.videos:
+            made = program.network_call(program.sizes(experiment), mesh, job.grid, job.videos)
+        else:
+            stages = program.stages_of(experiment)
+            stage = next(stage for stage in stages if stage.name == job.stage)
+            made = program.program(experiment, mesh, job.grid, stage, job.part)
 
         def planned(*arguments: Any) -> Any:
             return made.step(*arguments)

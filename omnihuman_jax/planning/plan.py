@@ -262,25 +262,26 @@ def together(found: Sequence[Answer], shares: Sequence[float]) -> Answer:
     )
 
 
-def several(planner: Planner, slices: Sequence[Slice], jobs: int | None = None) -> list[Plan]:
+def several[T](
+    planner: Callable[[Slice], T], slices: Sequence[Slice], say: Say, jobs: int | None = None
+) -> list[T]:
     """Plans of all slices, as many compiles side by side as cores and free memory allow.
 
     Raises:
         InputError: none of them could be planned; what was wrong with the first.
     """
-    found: list[Plan | InputError] = []
+    plans: list[T] = []
+    wrong: list[InputError] = []
     with concurrent.futures.ThreadPoolExecutor(jobs or _jobs()) as pool:
         for slice_, future in [(s, pool.submit(planner, s)) for s in slices]:
             try:
-                found.append(future.result())
+                plans.append(future.result())
             except InputError as why:
-                planner.say(f"{slice_.name}: {why}")
-                found.append(why)
+                say(f"{slice_.name}: {why}")
+                wrong.append(why)
             except StoppedError as why:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise StoppedError(f"{slice_.name}: {why}") from why
-    plans = [one for one in found if isinstance(one, Plan)]
-    wrong = [one for one in found if isinstance(one, InputError)]
     if not plans and wrong:
         raise wrong[0]
     return plans

@@ -9,13 +9,15 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from omnihuman_jax import mesh as meshes
 from omnihuman_jax.conditions import Batch, Conditions
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import Grid
-from omnihuman_jax.models.dit import DiTConfig
+from omnihuman_jax.models.building import PRECISIONS
+from omnihuman_jax.models.dit import DiTConfig, OmniHumanDiT
 from omnihuman_jax.training import flops, optimizers, parts, state
 from omnihuman_jax.training.distill.course import Course
 from omnihuman_jax.training.distill.student import Distillation
@@ -87,6 +89,45 @@ def program(
         )
     batch = batch_of(network, grid, stage, mesh)
     return _training(experiment, trainee_of(experiment, mesh), stage, part, batch)
+
+
+def network_call(network: DiTConfig, mesh: Mesh, grid: Grid, videos: int) -> Program:
+    """One guidance pass of a denoising step for so many videos, in bfloat16; call under the mesh.
+
+    What is made of the conditions once a video (`denoising.embed`) is in it, a hundredth or so of the work.
+
+    Raises:
+        InputError: the devices cannot share the videos.
+    """
+    rows = tuple(meshes.LOGICAL["batch"])
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if videos % ways:
+        raise InputError(f"{videos} videos cannot be shared by {ways} groups of devices.")
+    made = nnx.eval_shape(lambda: OmniHumanDiT(network, PRECISIONS["bfloat16"], rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(made)
+    params = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        state,
+        meshes.shardings(state, mesh),
+    )
+    _, height, width = grid.latent_shape
+
+    def call(params: Any, x: Any, t: Any, conditions: Conditions) -> Any:
+        dit = nnx.merge(graph, params)
+        tokens = dit.recall(dit.embed(conditions, videos, height, width))
+        return dit(meshes.constrain(x, "batch _ rows _ _"), t, tokens)
+
+    def some(dtype: Any, *shape: int) -> Any:
+        where = NamedSharding(mesh, PartitionSpec(rows))
+        return jax.ShapeDtypeStruct((videos, *shape), dtype, sharding=where)
+
+    half, given = jnp.bfloat16, {}
+    given["text"] = some(half, network.text_length, network.text_width)
+    given["reference"] = some(half, 1, height, width, network.channels)
+    if network.audio is not None:
+        given["audio"] = some(half, grid.frames, network.audio.layers, network.audio.width)
+    x = some(jnp.float32, *grid.latent_shape, network.channels)
+    return Program(call, (params, x, some(jnp.float32), Conditions(**given)), {})
 
 
 def trainee_of(experiment: Experiment, mesh: Mesh) -> Trainee:

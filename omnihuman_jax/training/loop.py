@@ -75,6 +75,9 @@ def train(experiment: Experiment, workdir: str, whole: Whole | None = None) -> O
         run = _Run(experiment, workdir, mesh, whole)
         try:
             return run(signals)
+        except Exception as why:
+            processes.leave_if_lost(why)  # to close would be to wait for it
+            raise
         finally:
             run.close()
 

@@ -7,7 +7,8 @@ which is gs://. The script:
     refuse      what the first calls of `create` say instead, one a call
     ssh_fails   how many calls of ssh fail before they work
     runs        for each start of training, what workers answer when asked, one a call, the last stays:
-                "running STEP", "ended CODE STEP"; STEP goes into health.json
+                "running STEP", "ended CODE STEP", "leaving STEP" (all but the first have ended well);
+                STEP goes into health.json
     differ      the workers answer with different versions
     unchecked   the check finds too few devices
 """
@@ -119,6 +120,11 @@ def answers(verb, command, script, state):
         if not state["training"]:
             return [f"omnihuman: state host={w} state=idle" for w in workers]
         kind, *rest = looked(command, script, state)
+        if kind == "leaving":
+            states = ["running"] + ["ended code=0"] * (len(workers) - 1)
+            return [
+                f"omnihuman: state host={w} state={s}" for w, s in zip(workers, states, strict=True)
+            ]
         code = f" code={rest[0]}" if kind == "ended" else ""
         return [f"omnihuman: state host={w} state={kind}{code}" for w in workers]
     return [f"omnihuman: {verb} host={w} " for w in workers]

@@ -274,6 +274,12 @@ def test_a_program_that_refuses_its_input_is_not_started_again(cloud):
     assert not cloud.exists()
 
 
+def test_workers_that_are_done_wait_for_the_one_that_writes_the_model(cloud):
+    cloud.script(runs=[["running 3", "leaving 20", "leaving 20", "ended 0 20"]])
+    said = cloud("babysit", "r", *V6E, *CONFIG).stderr
+    assert "finished at step 20" in said and len(cloud.commands("start")) == 1
+
+
 def test_a_run_without_new_steps_counts_as_failed(cloud):
     cloud.script(runs=[["running 3"]])
     cloud.environment["LAUNCH_PAUSE"] = "0.3"

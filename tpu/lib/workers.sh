@@ -42,11 +42,12 @@ workers_are() {
         echo refused
     elif [ "$(count 'state=ended code=0')" = "$total" ]; then
         echo ended
-    elif [ "$(count 'state=ended')" -gt 0 ]; then
-        # One that has ended takes the others with it, which may need a moment.
+    elif [ "$(count 'state=ended')" -gt "$(count 'state=ended code=0')" ]; then
+        # One that has failed takes the others with it, which may need a moment.
         echo failed
-    elif [ "$(count 'state=running')" = "$total" ]; then
-        echo running
+    elif [ "$(count 'state=running')" -gt 0 ] &&
+        [ $(($(count 'state=running') + $(count 'state=ended'))) = "$total" ]; then
+        echo running # the first one has the model to write when others are done
     elif [ "$(count 'state=idle')" = "$total" ]; then
         echo idle
     else
