@@ -17,7 +17,8 @@ from tqdm import tqdm
 from omnihuman_jax import orbax_layout, storage, torch_files
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.models import directory
-from omnihuman_jax.models.directory import LazyArray, ModelDirectory
+from omnihuman_jax.models.directory import ModelDirectory
+from omnihuman_jax.models.lazy_array import LazyArray
 from omnihuman_jax.models.manifest import CONFIG_KEY, KINDS
 from omnihuman_jax.weights import Place, Rule, torch_names
 

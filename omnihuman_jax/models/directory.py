@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,35 +29,12 @@ from omnihuman_jax.models import low_precision, umt5
 from omnihuman_jax.models import manifest as manifests
 from omnihuman_jax.models import offload as hosts
 from omnihuman_jax.models.building import FLOAT32, SCALE, Precision, flat, with_params
+from omnihuman_jax.models.lazy_array import LazyArray
 from omnihuman_jax.models.manifest import KINDS, SAMPLING, Manifest, Weights
 from omnihuman_jax.orbax_layout import stored_paths
 
 TOKENIZER = "tokenizer"
 SAFETENSORS = "weights.safetensors"
-
-
-@dataclasses.dataclass(frozen=True)
-class LazyArray:
-    """A parameter on disk: `array[3]` or `array[3, :, 5:9]` reads that part (and its chunks).
-
-    Attributes:
-        rows: of the first axis that lie in one chunk, and so are best read at once.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    read: Callable[[Any], np.ndarray]
-    rows: int
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        return self.read(index)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +117,7 @@ class ModelDirectory:
             abstract, params | _initial(make, {path: targets[path] for path in sorted(missing)})
         )
 
-    def arrays(self, name: str) -> dict[str, "LazyArray"]:
+    def arrays(self, name: str) -> dict[str, LazyArray]:
         """The parameters of a network by path, read when indexed."""
         self.config(name)
         folder = self.folder(name)

@@ -18,7 +18,8 @@ import numpy as np
 from omnihuman_jax import storage, torch_files
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.models import directory, mini
-from omnihuman_jax.models.directory import SAFETENSORS, TOKENIZER, LazyArray, ModelDirectory
+from omnihuman_jax.models.directory import SAFETENSORS, TOKENIZER, ModelDirectory
+from omnihuman_jax.models.lazy_array import LazyArray
 from omnihuman_jax.models.manifest import Manifest
 
 BFLOAT = np.dtype(ml_dtypes.bfloat16)
