@@ -138,6 +138,34 @@ def writing(path: str) -> Iterator[BinaryIO]:
         unfinished.unlink(missing_ok=True)
 
 
+def copy(source: str, destination: str) -> None:
+    """A file under another name. It takes no more room on one local disk, and no way through this machine
+    within gs://; files are only ever replaced whole, so neither of the two changes with the other.
+
+    Raises:
+        InputError: it is not there, or may not be read.
+    """
+    if is_remote(source) and is_remote(destination):
+        with _explained(source):
+            blob, copied, token = _blob(source), _blob(destination), None
+            while token := copied.rewrite(blob, token=token)[0]:
+                pass
+    elif is_remote(source) or is_remote(destination) or not is_file(source):
+        write_bytes(destination, read_bytes(source))
+    else:
+        target = Path(destination)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            try:
+                os.link(source, unfinished)
+            except OSError:  # another disk, or one without such links
+                shutil.copyfile(source, unfinished)
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
 def remove(path: str) -> None:
     """Remove a file or a whole folder; nothing if it is not there."""
     if is_remote(path):

@@ -63,6 +63,31 @@ def test_a_file_appears_whole_or_not_at_all(root: str) -> None:
     assert storage.read_bytes(path) == b"first second"
 
 
+def test_a_copy_stays_as_it_is_when_the_other_is_replaced(root: str) -> None:
+    one, other = storage.join(root, "one"), storage.join(root, "b/other")
+    storage.write_bytes(one, b"1")
+    storage.write_bytes(other, b"2")
+    storage.copy(one, other)
+    assert storage.read_bytes(other) == b"1"
+    if not storage.is_remote(root):
+        assert Path(one).stat().st_ino == Path(other).stat().st_ino, "no more room is taken"
+    storage.write_bytes(one, b"3")
+    assert storage.read_bytes(other) == b"1"
+    assert set(storage.files(root)) >= {"one", "b/other"} and not any(
+        name.startswith(".") for name in storage.files(root)
+    )
+    with pytest.raises(InputError, match="nowhere"):
+        storage.copy(storage.join(root, "nowhere"), other)
+
+
+def test_a_copy_from_disk_to_cloud_and_back_is_the_same(cloud: str, tmp_path: Path) -> None:
+    here, there = str(tmp_path / "x"), f"{cloud}/copied/x"
+    storage.write_bytes(here, b"12")
+    storage.copy(here, there)
+    storage.copy(there, f"{here}2")
+    assert storage.read_bytes(f"{here}2") == b"12"
+
+
 def test_identity_changes_with_the_content(root: str) -> None:
     path = storage.join(root, "changing")
     storage.write_bytes(path, b"one")

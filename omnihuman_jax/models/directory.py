@@ -319,10 +319,9 @@ def initial_params(name: str, config: Any, but: Collection[str]) -> dict[str, np
 
 
 def copy_folder(source: str, destination: str) -> None:
-    """Copy small files, such as those of a tokenizer."""
+    """Copy files, such as those of a tokenizer or of a network that stays as it is."""
     for name in storage.files(source):
-        data = storage.read_bytes(storage.join(source, name))
-        storage.write_bytes(storage.join(destination, name), data)
+        storage.copy(storage.join(source, name), storage.join(destination, name))
 
 
 def _make(network: Any, config: Any, precision: Precision, seed: int) -> Any:
