@@ -18,8 +18,6 @@ student whose model directory is not there is said to be missing. Prints one JSO
 """
 
 import argparse
-import functools
-import itertools
 import json
 import sys
 import time
@@ -28,8 +26,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -39,7 +35,7 @@ from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import Grid
 from omnihuman_jax.inference.generator import Generator, Request
 from omnihuman_jax.inference.request import scales
-from omnihuman_jax.metrics.frechet import frechet_distance
+from omnihuman_jax.metrics import random_features
 from omnihuman_jax.models.building import FLOAT32
 from omnihuman_jax.models.mini import find
 from omnihuman_jax.puppets import scoring
@@ -107,53 +103,21 @@ def videos(
     return found
 
 
-@functools.cache
-def _weights() -> list[np.ndarray]:
-    """Convolutions of normal weights over the root of their inputs, the same on every machine."""
-    random = np.random.default_rng(2026)
-    widths = (3, 32, 64, 64)
-    return [
-        (random.standard_normal((3, 3, a, b)) / np.sqrt(9 * a)).astype(np.float32)
-        for a, b in itertools.pairwise(widths)
-    ]
-
-
-@jax.jit
-def _features(frames: jax.Array) -> jax.Array:
-    """Mean and spread over the picture of what random convolutions see at three scales: "F 320"."""
-    x = frames.astype(jnp.float32) / 127.5 - 1
-    seen = []
-    for weights in _weights():
-        x = jax.lax.conv_general_dilated(
-            x, weights, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        x = jax.nn.relu(x) * np.sqrt(2)
-        seen += [jnp.mean(x, axis=(1, 2)), jnp.std(x, axis=(1, 2))]
-    return jnp.concatenate(seen, axis=1)
-
-
 def features(clips: Sequence[np.ndarray]) -> np.ndarray:
     """Of all frames of all clips."""
-    return np.concatenate([np.asarray(_features(clip)) for clip in clips]).astype(np.float64)
+    return np.concatenate([random_features.features(clip) for clip in clips])
 
 
 class Reference:
     """Drawn frames, in whose own directions and units the distance is measured."""
 
-    def __init__(self, clips: Sequence[np.ndarray], kept: int = 32) -> None:
-        seen = features(clips)
-        self.mean = seen.mean(axis=0)
-        _, sizes, axes = np.linalg.svd(seen - self.mean, full_matrices=False)
-        self.axes = axes[:kept].T / (sizes[:kept] / np.sqrt(len(seen)))
-        self.seen = self.of(seen)
-
-    def of(self, seen: np.ndarray) -> np.ndarray:
-        """Features in the reference's units: its 32 main directions, each of deviation 1."""
-        return (seen - self.mean) @ self.axes
+    def __init__(self, clips: Sequence[np.ndarray], kept: int = random_features.KEPT) -> None:
+        self.seen = features(clips)
+        self.units = random_features.Units.of(self.seen, kept)
 
     def distance(self, clips: Sequence[np.ndarray]) -> float:
         """A number a direction, so that the distance does not grow with their count."""
-        return frechet_distance(self.of(features(clips)), self.seen) / self.axes.shape[1]
+        return self.units.distance(features(clips), self.seen)
 
 
 def score(

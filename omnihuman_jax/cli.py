@@ -13,6 +13,7 @@ from omnihuman_jax import (
     cli_convert,
     cli_data,
     cli_distill,
+    cli_evaluate,
     cli_generate,
     cli_plan,
     cli_preprocess,
@@ -33,6 +34,7 @@ VERBS = {
     "testset": cli_testset,
     "train": cli_train,
     "distill": cli_distill,
+    "evaluate": cli_evaluate,
     "plan": cli_plan,
 }
 

@@ -16,6 +16,7 @@ from omnihuman_jax.errors import InputError
 if TYPE_CHECKING:
     from omnihuman_jax.inference.generator import Progress, Request
     from omnihuman_jax.inference.pipeline import Pipeline
+    from omnihuman_jax.inference.request import Wish
     from omnihuman_jax.inference.segments import Kept
 
 DESCRIPTION = "Make a video of a person from a picture, a voice, a pose, a text, or any of them."
@@ -51,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MANIFEST.jsonl",
         help='many videos: a line each, {"reference": "a.jpg", "out": "a.mp4", ...}, with the names '
         "of the settings below; a line overrides them (default: one video)",
+    )
+    add(
+        "--testset",
+        metavar="DIR",
+        help="a video for each clip of a test set made by `omnihuman testset`, driven by its sound (or as "
+        "--drive says): --out is then a folder, for `omnihuman evaluate` (default: one video)",
     )
     given = parser.add_argument_group("conditions", "any of them; without one, built-in examples")
     add = given.add_argument
@@ -201,14 +208,17 @@ def _run(args: argparse.Namespace) -> None:
     names = {field.name for field in dataclasses.fields(Wish)}
     common = {key: value for key, value in vars(args).items() if key in names}
     common["without"] = tuple(args.without)
-    wishes = [(common, args.out)]
-    if args.batch is not None:
-        wishes = _manifest(args.batch, common, typing.get_type_hints(Wish))
+    wishes = [(Wish(**common), args.out)]
+    if args.testset is not None:
+        wishes = _testset(args, model, common)
+    elif args.batch is not None:
+        lines = _manifest(args.batch, common, typing.get_type_hints(Wish))
+        wishes = [(Wish(**line), out) for line, out in lines]
     for _, out in wishes:
         if Path(out).suffix.lower() != ".mp4":
             raise InputError(f"--out is the .mp4 to write, got {out}.")
     # Everything is read and checked before the first video is made.
-    requests = [(prepare(Wish(**wish), model), out) for wish, out in wishes]
+    requests = [(prepare(wish, model), out) for wish, out in wishes]
     devices = mesh.for_videos(len(requests), args.mesh)
     precision = precision_of(args.precision)
     kept: dict[str, Any] | None = None if len(requests) == 1 else {}
@@ -221,7 +231,8 @@ def _run(args: argparse.Namespace) -> None:
             watched(len(made))
     if args.json and pipe.first:
         results = [made[i] for i in range(len(requests))]
-        print(json.dumps(results[0] if args.batch is None else {"videos": results}))
+        one = args.batch is None and args.testset is None
+        print(json.dumps(results[0] if one else {"videos": results}))
 
 
 def _make(
@@ -275,6 +286,22 @@ def _kept(pipe: "Pipeline", request: "Request", out: str) -> "Kept":
     model = pipe.model
     about = {"path": model.path, "precision": str(pipe.precision), **model.manifest.provenance}
     return Kept(f"{out}.segments", fingerprint(request, about))
+
+
+def _testset(
+    args: argparse.Namespace, model: Any, common: dict[str, Any]
+) -> list[tuple["Wish", str]]:
+    """A wish and its output for every clip of a test set."""
+    from omnihuman_jax.evaluation.asking import wishes
+
+    given = [n for n in ("batch", "reference", "audio", "pose", "text") if getattr(args, n)]
+    if given:
+        raise InputError(f"--testset says what is given; leave --{given[0]} out.")
+    if Path(args.out).suffix:
+        raise InputError(f"With --testset, --out is a folder for the videos, got {args.out}.")
+    return [
+        (each.wish, str(Path(args.out, each.file))) for each in wishes(args.testset, model, common)
+    ]
 
 
 def _manifest(

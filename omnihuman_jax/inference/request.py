@@ -139,7 +139,7 @@ def _sound(given: Any) -> np.ndarray | None:
 
 def _keypoints(given: Any, fps: float) -> np.ndarray | None:
     if given is None or isinstance(given, str | os.PathLike):
-        return None if given is None else _at_rate(*media.read_pose(given), fps)
+        return None if given is None else at_rate(*media.read_pose(given), fps)
     array = np.asarray(given, np.float32)
     if array.ndim != 3 or array.shape[2] != 3 or not array.size or not np.isfinite(array).all():
         raise InputError(
@@ -201,7 +201,7 @@ def _negative(wish: Wish, defaults: Mapping[str, Any]) -> str | None:
     return defaults.get("negative_text") if wish.negative_text is None else wish.negative_text
 
 
-def _at_rate(pose: np.ndarray, rate: float, fps: float) -> np.ndarray:
+def at_rate(pose: np.ndarray, rate: float, fps: float) -> np.ndarray:
     """Keypoints at `rate` frames a second as `fps`: at each frame's middle, between the two nearest."""
     frames = max(1, round(len(pose) / rate * fps))
     at = np.clip((np.arange(frames) + 0.5) / fps * rate - 0.5, 0, len(pose) - 1)

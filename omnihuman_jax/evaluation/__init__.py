@@ -1,0 +1,1 @@
+"""Numbers that others can repeat: metrics of videos, their intervals, tables of several runs."""

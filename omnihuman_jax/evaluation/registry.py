@@ -1,0 +1,22 @@
+"""The only place that knows all metrics by name."""
+
+from collections.abc import Sequence
+
+from omnihuman_jax.errors import InputError
+from omnihuman_jax.evaluation import of_puppets
+from omnihuman_jax.evaluation.metric import Metric
+
+METRICS: dict[str, Metric] = {each.name: each for each in of_puppets.METRICS}
+
+
+def named(names: Sequence[str] | None) -> list[Metric]:
+    """Metrics in the order of the registry; None for all.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if names is None:
+        return list(METRICS.values())
+    if odd := [name for name in names if name not in METRICS]:
+        raise InputError(f"There is no metric {odd[0]!r}, but {', '.join(METRICS)}.")
+    return [metric for name, metric in METRICS.items() if name in set(names)]
