@@ -33,6 +33,7 @@ class Known:
         fps: of the truth; None where there is none: the video's own then.
         attributes: what else the test set says.
         frames: decodes what really happened; None without.
+        mp4: that as the bytes of a video file.
         digest: of all of it: another one makes kept results stale.
     """
 
@@ -42,6 +43,7 @@ class Known:
     fps: float | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     frames: Callable[[], np.ndarray] | None = None
+    mp4: Callable[[], bytes] | None = None
     digest: str = ""
 
 
@@ -157,6 +159,7 @@ def known_of(testset: TestSet, number: int) -> Known:
         fps=float(clip.fps),
         attributes={**clip.attributes, "identity": clip.identity, "text": clip.text},
         frames=clip.video,
+        mp4=lambda: clip.mp4,
         digest=sums.hexdigest(),
     )
 
@@ -229,6 +232,7 @@ def _of_files(places: Mapping[str, str | None]) -> Known:
         sound=None if audio is None else media.read_audio(audio, RATE),
         fps=None if truth is None else round(raw.probe(truth).fps, 3),
         frames=None if truth is None else lambda: _decoded(truth),
+        mp4=None if truth is None else lambda: storage.read_bytes(truth),
         digest=sums.hexdigest(),
     )
 

@@ -20,7 +20,7 @@ import jax
 from omnihuman_jax import processes, storage
 from omnihuman_jax.data.raw import DecodeError, local
 from omnihuman_jax.errors import InputError
-from omnihuman_jax.evaluation import accumulator, cases, registry, summary
+from omnihuman_jax.evaluation import accumulator, cases, page, registry, summary
 from omnihuman_jax.evaluation.accumulator import Accumulator, Estimate
 from omnihuman_jax.evaluation.cases import Case, Cases
 from omnihuman_jax.evaluation.metric import ClipMetric, Metric, NotComputedError, SetMetric
@@ -80,6 +80,7 @@ def evaluate(settings: Settings, say: Say = print) -> Summary:
     if jax.process_index() == 0:
         made = summed(found, metrics, out, settings)
         summary.write(out, made)
+        page.write(made, found)
     processes.barrier("summary", PATIENCE)
     return summary.load(out)
 

@@ -29,12 +29,18 @@ def testset(tmp_path_factory):
     return folder
 
 
-def film(folder, testset, change=lambda frames, clip: frames, sound=lambda sound, clip: sound):
+def film(
+    folder,
+    testset,
+    change=lambda frames, clip: frames,
+    sound=lambda sound, clip: sound,
+    encoding=CLEAN,
+):
     """A video a clip of the test set: the truth, changed. The folder."""
     for clip in open_testset(testset):
         path = folder / f"{clip.id}.mp4"
         os.makedirs(path.parent, exist_ok=True)
-        made = {"height": clip.height, "width": clip.width, "fps": clip.fps, "encoding": CLEAN}
+        made = {"height": clip.height, "width": clip.width, "fps": clip.fps, "encoding": encoding}
         with VideoWriter(path, sound=sound(clip.sound, clip), rate=16_000, **made) as out:
             out.append(change(clip.video(), clip))
     return folder
