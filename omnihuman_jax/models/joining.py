@@ -4,10 +4,11 @@
 
 Networks are trained one at a time, each into a directory of its own; the next one needs them together.
 `--ship` writes bfloat16 safetensors, half the bytes, as the built-in model is kept in the repository.
+`--without audio pose` leaves out what the transformer hears and is posed by, to train these anew.
 """
 
 import argparse
-import functools
+import dataclasses
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ def join(
     sampling: Mapping[str, Any] | None = None,
     ship: bool = False,
     only: Collection[str] | None = None,
+    without: Collection[str] = (),
 ) -> ModelDirectory:
     """Write a model directory with every network of `sources`; of two of a kind the last one's.
 
@@ -42,6 +44,7 @@ def join(
         tokenizer: "byt5", or None: that of the source of the text encoder.
         sampling: defaults, beside those of the sources (the last one's).
         only: of which networks; None for all. A part of a model finds the rest elsewhere.
+        without: "audio", "pose": inputs that the transformer is written without (`DiTConfig`).
         ship: every network becomes one safetensors file in bfloat16; else weights are copied as they are.
 
     Raises:
@@ -58,10 +61,14 @@ def join(
     if not came:
         raise InputError(f"None of the models has {', '.join(only or ())}.")
     text = came.get("text_encoder", sources[-1])
+    configs = {name: source.manifest.configs[name] for name, source in came.items()}
+    if without and "dit" in came:
+        configs["dit"] = dataclasses.replace(configs["dit"], **dict.fromkeys(without))
+    rewritten = {*came} if ship else {"dit"} & {*came} if without else set()
     manifest = Manifest(
-        configs={name: source.manifest.configs[name] for name, source in came.items()},
+        configs=configs,
         weights={
-            name: "safetensors" if ship else source.manifest.weights[name]
+            name: "safetensors" if name in rewritten else source.manifest.weights[name]
             for name, source in came.items()
         },
         tokenizer=tokenizer or text.manifest.tokenizer,
@@ -73,8 +80,10 @@ def join(
     )
     draft = directory.start(path, overwrite=True)
     for name, source in came.items():
-        if ship:
-            _shrink(source.arrays(name), storage.join(draft, name))
+        if name in rewritten:
+            kept = directory.param_shapes(name, configs[name])
+            arrays = {path: a for path, a in source.arrays(name).items() if path in kept}
+            _write(arrays, storage.join(draft, name), BFLOAT if ship else None)
         else:
             directory.copy_folder(source.folder(name), storage.join(draft, name))
     if manifest.tokenizer == "umt5" and "text_encoder" in came:
@@ -91,16 +100,13 @@ def _origin(name: str, source: ModelDirectory) -> dict[str, Any]:
     return {key: value for key, value in said.items() if key not in source.manifest.configs}
 
 
-def _shrink(arrays: Mapping[str, LazyArray], folder: str) -> None:
+def _write(arrays: Mapping[str, LazyArray], folder: str, dtype: np.dtype | None) -> None:
+    kinds = {path: dtype or array.dtype for path, array in arrays.items()}
     torch_files.write_safetensors(
         storage.join(folder, SAFETENSORS),
-        {path: (array.shape, BFLOAT) for path, array in arrays.items()},
-        functools.partial(_rounded, arrays),
+        {path: (array.shape, kinds[path]) for path, array in arrays.items()},
+        lambda path: [np.asarray(arrays[path][...]).astype(kinds[path])],
     )
-
-
-def _rounded(arrays: Mapping[str, LazyArray], path: str) -> list[np.ndarray]:
-    return [np.asarray(arrays[path][...]).astype(BFLOAT)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -116,15 +122,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--ship", action="store_true", help="in bfloat16, as one file each (default: as they are)"
     )
     parser.add_argument("--only", nargs="+", metavar="NETWORK", help="of these (default: all)")
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=(),
+        choices=["audio", "pose"],
+        metavar="INPUT",
+        help="the transformer without its audio or pose input (default: as it is)",
+    )
     args = parser.parse_args(arguments)
     mine: dict[str, Any] = {}
     if args.like_mini:
         mine = {"tokenizer": mini.BYTES, "sampling": mini.SAMPLING}
     made = join(
         args.out,
-        [directory.open_directory(model) for model in args.models],
+        [mini.find(model) for model in args.models],
         ship=args.ship,
         only=args.only,
+        without=args.without,
         **mine,
     )
     print(f"{args.out}: {', '.join(made.manifest.configs)}")
