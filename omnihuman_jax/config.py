@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.settings import override
@@ -19,6 +20,18 @@ def load(path: str, changes: Sequence[str] = ()) -> Experiment | Course:
     Raises:
         InputError: no such file, it builds none, or a change that cannot be made.
     """
+    experiment = built(path, NAME)
+    if not isinstance(experiment, Experiment | Course):
+        raise InputError(f"{path} builds no Experiment: it must set `{NAME} = Experiment(…)`.")
+    return override(experiment, changes)
+
+
+def built(path: str, name: str) -> Any:
+    """What a Python file sets `name` to; None if it does not.
+
+    Raises:
+        InputError: no such file, or an error in it.
+    """
     file = Path(path)
     if not file.is_file():
         near = sorted(file.parent.glob("*.py")) if file.parent.is_dir() else []
@@ -33,7 +46,4 @@ def load(path: str, changes: Sequence[str] = ()) -> Experiment | Course:
         spec.loader.exec_module(module)
     except (SyntaxError, NameError, ImportError, AttributeError, TypeError) as why:
         raise InputError(f"{path} cannot be read: {type(why).__name__}: {why}.") from why
-    experiment = getattr(module, NAME, None)
-    if not isinstance(experiment, Experiment | Course):
-        raise InputError(f"{path} builds no Experiment: it must set `{NAME} = Experiment(…)`.")
-    return override(experiment, changes)
+    return getattr(module, name, None)

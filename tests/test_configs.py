@@ -17,7 +17,7 @@ from omnihuman_jax.training.flow_matching import FlowMatching, _network
 from omnihuman_jax.training.movers import Mover
 from omnihuman_jax.training.transformer import check
 
-CONFIGS = sorted(Path("configs").glob("*.py"))
+CONFIGS = sorted(p for p in Path("configs").glob("*.py") if not p.stem.startswith("ablate"))
 
 
 def shapes(task):
