@@ -10,6 +10,7 @@ from pathlib import Path
 from omnihuman_jax import (
     __version__,
     ahead,
+    cli_ablate,
     cli_convert,
     cli_data,
     cli_distill,
@@ -35,6 +36,7 @@ VERBS = {
     "train": cli_train,
     "distill": cli_distill,
     "evaluate": cli_evaluate,
+    "ablate": cli_ablate,
     "plan": cli_plan,
 }
 

@@ -1,0 +1,81 @@
+"""Numbers of a study: which are there, how far points are apart, and whether that is more than chance."""
+
+import numpy as np
+import pytest
+
+from omnihuman_jax.ablation import report, results, whole
+from omnihuman_jax.ablation.study import BASE
+from omnihuman_jax.cli import main
+from omnihuman_jax.errors import InputError
+from tests.ablation import worlds
+
+
+def test_the_interval_holds_the_mean_as_often_as_it_says():
+    """Of 300 samples of 30 normal numbers about 95 % have the true mean inside."""
+    random = np.random.default_rng(0)
+    found = [results.estimate(random.normal(2.0, 1.0, 30)) for _ in range(300)]
+    inside = np.mean([e.low <= 2.0 <= e.high for e in found])
+    assert 0.89 < inside < 0.98
+    one = results.estimate(np.array([3.0]))
+    assert (one.value, one.low, one.high) == (3.0, None, None) and not one.sure
+
+
+@pytest.fixture
+def found(tmp_path):
+    """Clips differ by much, points by 0.1 of every clip; the base's twin by nothing but noise."""
+    study = worlds.study()
+    hard = np.linspace(-1, 1, 6)
+    noise = np.array([1, -1, 1, -1, 1, -1]) * 0.01
+    more = {"audio-10": -0.1, BASE: 0.0, "audio-100": 0.0, "seed-1": 0.0}
+    for point in study.points()[:3]:
+        extra = noise if point.label == "audio-100" else 0
+        numbers = lambda seed, p=point.label, e=extra: hard + more[p] + seed * 0.2 + e
+        worlds.evaluated(study, tmp_path, point, numbers, whole=2.0)
+    return study, tmp_path, results.gather(study, tmp_path)
+
+
+def test_clips_are_paired_and_seeds_are_averaged(found):
+    _, _, all_ = found
+    lips, whole_, _ = all_.metrics["talk"]
+    assert lips.of(BASE).value == pytest.approx(0.1) and lips.of(BASE).count == 6
+    apart = lips.difference("audio-10", BASE)
+    assert apart.value == pytest.approx(-0.1) and apart.sure, "every clip is worse by the same"
+    assert lips.of("audio-10").high > lips.of(BASE).low, "unpaired nobody would see it"
+    assert not lips.difference("audio-100", BASE).sure
+    assert (
+        whole_.of(BASE).value == pytest.approx(2.5) and whole_.difference("audio-10", BASE) is None
+    )
+
+
+def test_what_is_missing_is_said(found, capsys):
+    study, folder, all_ = found
+    assert all_.points == (BASE, "audio-10", "audio-100")
+    assert all_.missing == {"seed-1": "not trained"}
+    with pytest.raises(InputError, match="Nothing in"):
+        whole.reported(study, folder / "elsewhere")
+
+
+def test_words_and_tables_say_the_same(found):
+    study, folder, all_ = found
+    audio, seed = study.factors
+    lips = all_.metrics["talk"][0]
+    said = results.said(lips, study, audio, all_.points)
+    assert said == "10 %: worse; 100 %: no difference beyond chance"
+    assert results.said(lips, study, seed, all_.points) == ""
+    table = report.markdown(study, all_)
+    assert f"| {said} |" in table and "| faces | talk | – | – | – |" in table
+    page = report.page(study, folder, all_, None)
+    assert "A &lt;study&gt;" in page and "<study>" not in page
+    assert "not computed: needs weights" in page and "<b>-0.1 " in page
+    assert "1 of 4 points" not in page and "3 of 4 points are whole" in page
+
+
+def test_a_damaged_evaluation_is_one_line(found, capsys, tmp_path):
+    study, folder, _ = found
+    (folder / "base/evaluation/talk/seed0/summary.json").write_text("{}")
+    with pytest.raises(InputError, match="damaged evaluation"):
+        results.gather(study, folder)
+    file = tmp_path / "study.py"
+    file.write_text("from tests.ablation.worlds import study as made\nstudy = made()\n")
+    assert main(["ablate", str(file), "--workdir", str(folder), "--report"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
