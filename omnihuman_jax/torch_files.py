@@ -1,7 +1,7 @@
 """Torch checkpoint files read without torch: names -> tensors that are read from the file when asked.
 
-Two containers: safetensors (whole or in shards), and the zip archive that `torch.save` writes, whose
-pickle torch_zip.py reads. Local or gs://.
+Three containers: safetensors (whole or in shards), the zip archive that `torch.save` writes (torch_zip.py),
+and what it wrote before torch 1.6 (torch_legacy.py). Local or gs://.
 """
 
 import json
@@ -15,8 +15,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from omnihuman_jax import storage, torch_zip
+from omnihuman_jax import storage, torch_legacy, torch_zip
 from omnihuman_jax.errors import InputError
+from omnihuman_jax.torch_pickle import Entry, extent
 
 _SAFETENSORS: Mapping[str, np.dtype] = {
     "F64": np.dtype("<f8"),
@@ -61,7 +62,7 @@ class Tensor:
     def _part(self, offset: int, shape: tuple[int, ...]) -> np.ndarray:
         if 0 in shape:
             return np.zeros(shape, self.dtype)
-        data = self.file.read(offset, torch_zip.extent(shape, self.strides) * self.dtype.itemsize)
+        data = self.file.read(offset, extent(shape, self.strides) * self.dtype.itemsize)
         flat = np.frombuffer(data, self.dtype)
         strides = [step * self.dtype.itemsize for step in self.strides]
         return np.lib.stride_tricks.as_strided(flat, shape, strides, writeable=False)
@@ -177,10 +178,12 @@ def _open(name: str, readers: Sequence[storage.Reader]) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for file in readers:
-        entries: Iterable[torch_zip.Entry]
+        entries: Iterable[Entry]
         if file.path.endswith(".safetensors"):
             entries, of_file = _safetensors(file)
             metadata |= of_file
+        elif torch_legacy.is_legacy(file):
+            entries = torch_legacy.entries(file)
         else:
             entries = torch_zip.entries(file)
         found = [Tensor(*entry, file) for entry in entries]
@@ -194,7 +197,7 @@ def _open(name: str, readers: Sequence[storage.Reader]) -> Checkpoint:
     return Checkpoint(name, tensors, tuple(file.path for file in readers), metadata)
 
 
-def _safetensors(file: storage.Reader) -> tuple[list[torch_zip.Entry], dict[str, str]]:
+def _safetensors(file: storage.Reader) -> tuple[list[Entry], dict[str, str]]:
     """The tensors and the metadata of a file: its header's length, the header in JSON, the bytes.
 
     https://huggingface.co/docs/safetensors

@@ -1,52 +1,29 @@
 """The archive that `torch.save` writes, read without torch and without running anything in it.
 
-Its pickle is read by an unpickler that can build tensors and nothing else.
+torch_pickle.py reads its pickle; torch_legacy.py the files of torch before 1.6.
 """
 
 import io
-import pickle
 import struct
 import zipfile
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
-import numpy as np
-
 from omnihuman_jax import storage
 from omnihuman_jax.errors import InputError
+from omnihuman_jax.torch_pickle import (
+    LARGEST,
+    Entry,
+    TensorUnpickler,
+    View,
+    check,
+    extent,
+    refusing,
+    views,
+)
 
-_STORAGES: Mapping[str, np.dtype] = {
-    "DoubleStorage": np.dtype("<f8"),
-    "FloatStorage": np.dtype("<f4"),
-    "HalfStorage": np.dtype("<f2"),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-    "ShortStorage": np.dtype("<i2"),
-    "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"),
-    "BoolStorage": np.dtype("?"),
-}
-_LARGEST_PICKLE = 100 << 20  # one of names; that of UMT5-XXL has 20 kB
 _DEEPEST = 8  # lists in lists
-_WRAPPERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "module",
-)  # what trainers put around weights
-
-Entry = tuple[str, tuple[int, ...], np.dtype, int, tuple[int, ...]]
-
-
-def extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """How many elements lie between the first and the last of a strided view, both counted."""
-    if 0 in shape:
-        return 0
-    return 1 + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
 
 
 def entries(file: storage.Reader) -> Iterator[Entry]:
@@ -56,7 +33,7 @@ def entries(file: storage.Reader) -> Iterator[Entry]:
         InputError: not such an archive, cut short, or a pickle of anything but a dict of tensors.
     """
     archive = _Archive.read(file)
-    for name, view in _views(file.path, archive.pickled).items():
+    for name, view in views(file.path, _unpickled(archive)).items():
         yield archive.entry(name, view)
 
 
@@ -69,11 +46,11 @@ def contents(file: storage.Reader) -> Any:
         InputError: not such an archive, cut short, or a pickle of anything else.
     """
     archive = _Archive.read(file)
-    return _with_entries(archive, "", _unpickled(file.path, archive.pickled), _DEEPEST)
+    return _with_entries(archive, "", _unpickled(archive), _DEEPEST)
 
 
 def _with_entries(archive: "_Archive", name: str, value: Any, levels: int) -> Any:
-    if isinstance(value, _View):
+    if isinstance(value, View):
         return archive.entry(name, value)
     if value is None or isinstance(value, str | int | float | bool):
         return value
@@ -105,10 +82,10 @@ class _Archive:
     def read(cls, file: storage.Reader) -> "_Archive":
         return cls(file, *_members(file))
 
-    def entry(self, name: str, view: "_View") -> Entry:
+    def entry(self, name: str, view: "View") -> Entry:
         """Where the bytes of a tensor are. Raises: InputError: it cannot be, or they are not all there."""
         path = self.file.path
-        _check(path, name, view)
+        check(path, name, view)
         entry = self.members.get(f"{self.root}data/{view.storage.key}")
         offset = view.offset * view.storage.dtype.itemsize
         needed = offset + extent(view.shape, view.strides) * view.storage.dtype.itemsize
@@ -123,15 +100,15 @@ class _Archive:
 def _members(file: storage.Reader) -> tuple[str, dict[str, zipfile.ZipInfo], bytes]:
     if file.size < 4 or file.read(0, 4) != b"PK\x03\x04":
         raise InputError(
-            f"{file.path} is not a zip archive of torch: cut short, or written by torch before 1.6. "
-            "Download it again, or load and save it with a newer torch."
+            f"{file.path} is no file of torch, or cut short; download it again, or load and save it "
+            "with a newer torch."
         )
     try:
         with zipfile.ZipFile(_Seekable(file)) as archive:
             members = {info.filename: info for info in archive.infolist()}
             root = next(name for name in members if name.endswith("data.pkl"))[: -len("data.pkl")]
-            if members[f"{root}data.pkl"].file_size > _LARGEST_PICKLE:
-                raise InputError(f"{file.path} has a pickle of more than {_LARGEST_PICKLE} bytes.")
+            if members[f"{root}data.pkl"].file_size > LARGEST:
+                raise InputError(f"{file.path} has a pickle of more than {LARGEST} bytes.")
             pickled = archive.read(f"{root}data.pkl")
             order = archive.read(f"{root}byteorder") if f"{root}byteorder" in members else b"little"
     except zipfile.BadZipFile as why:
@@ -147,88 +124,9 @@ def _members(file: storage.Reader) -> tuple[str, dict[str, zipfile.ZipInfo], byt
     return root, members, pickled
 
 
-@dataclass(frozen=True)
-class _Storage:
-    key: str
-    dtype: np.dtype
-
-
-@dataclass(frozen=True)
-class _View:
-    """What a tensor is inside a `torch.save` archive: a strided view of a storage."""
-
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-def _rebuild_tensor(
-    storage: Any, offset: Any, shape: Any, strides: Any, *_gradient_and_hooks: Any
-) -> _View:
-    return _View(storage, offset, tuple(shape), tuple(strides))
-
-
-def _rebuild_parameter(view: Any, *_gradient_and_hooks: Any) -> Any:
-    return view
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """Builds tensors, dicts, lists and numbers. Any other global ends it before anything is called."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in _STORAGES:
-            return name
-        allowed = {
-            ("collections", "OrderedDict"): OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-            ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-        }
-        if (module, name) not in allowed:
-            raise InputError(f"it names {module}.{name}, which is not a tensor")
-        return allowed[module, name]
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _device, _count = pid
-        if kind != "storage" or dtype not in _STORAGES:
-            raise InputError(f"it refers to a {kind!r}, not to a storage of numbers")
-        return _Storage(str(key), _STORAGES[dtype])
-
-
-def _unpickled(path: str, pickled: bytes) -> Any:
-    """What the pickle holds; it may build nothing but tensors, dicts, lists, words and numbers."""
-    try:
-        return _TensorUnpickler(io.BytesIO(pickled)).load()
-    except InputError as why:
-        raise InputError(
-            f"{path} is refused: {why}. Only tensors are read from a pickle; save the weights alone."
-        ) from None
-    except Exception as why:  # A broken pickle can raise anything; all mean the same.
-        raise InputError(f"{path} has a pickle that cannot be read ({why!r}).") from why
-
-
-def _views(path: str, pickled: bytes) -> dict[str, _View]:
-    """The tensors that the pickle names."""
-    found = _unpickled(path, pickled)
-    for wrapper in _WRAPPERS:
-        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
-            found = found[wrapper]
-    if not isinstance(found, dict):
-        raise InputError(f"{path} holds a {type(found).__name__}; a dict of tensors is needed.")
-    for name, view in found.items():
-        if not isinstance(name, str):
-            raise InputError(f"{path}: entry {name!r} is not a tensor.")
-        _check(path, name, view)
-    return found
-
-
-def _check(path: str, name: str, view: Any) -> None:
-    sound = isinstance(view, _View) and isinstance(view.storage, _Storage)
-    if not sound or len(view.shape) != len(view.strides):
-        raise InputError(f"{path}: entry {name!r} is not a tensor.")
-    numbers = (view.offset, *view.shape, *view.strides)
-    if not all(isinstance(number, int) and number >= 0 for number in numbers):
-        raise InputError(f"{path}: tensor {name} has an impossible shape.")
+def _unpickled(archive: _Archive) -> Any:
+    with refusing(archive.file.path):
+        return TensorUnpickler(io.BytesIO(archive.pickled)).load()
 
 
 def _data_start(file: storage.Reader, entry: zipfile.ZipInfo) -> int:

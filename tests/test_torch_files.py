@@ -1,6 +1,7 @@
 """Checkpoint files are read as torch reads them, without torch, a part at a time; bad ones are refused."""
 
 import json
+import pickle
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -26,9 +27,10 @@ def only(path: Path) -> Checkpoint:
     return open_checkpoint(*found)
 
 
-def test_every_kind_of_view_that_torch_saves_is_read() -> None:
+@pytest.mark.parametrize("file", ["torch_files.pth", "torch_files_legacy.pth"])
+def test_every_kind_of_view_that_torch_saves_is_read(file: str) -> None:
     """Written by torch itself: shared storages, strides, offsets, all dtypes, a scalar."""
-    checkpoint = only(GOLDENS / "torch_files.pth")
+    checkpoint = only(GOLDENS / file)
     with np.load(GOLDENS / "torch_files.npz") as expected:
         assert checkpoint.tensors.keys() == set(expected.keys()) - {"versions"}
         for name, tensor in checkpoint.tensors.items():
@@ -145,10 +147,31 @@ def test_a_broken_pickle_is_refused(tmp_path: Path, opcodes: bytes) -> None:
         only(tmp_path / "x.pth")
 
 
-def test_other_zip_and_legacy_files_are_told_apart(tmp_path: Path) -> None:
-    (tmp_path / "old.pth").write_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")  # torch 1.5
-    with pytest.raises(InputError, match=r"written by torch before 1\.6"):
+@pytest.mark.parametrize("cut", [1, 300, 1000, 2200, 2500])
+def test_a_legacy_file_cut_short_is_refused(tmp_path: Path, cut: int) -> None:
+    whole = (GOLDENS / "torch_files_legacy.pth").read_bytes()
+    (tmp_path / "old.pth").write_bytes(whole[:-cut])
+    with pytest.raises(InputError, match=r"old\.pth (is cut short|has a pickle)"):
         only(tmp_path / "old.pth")
+
+
+def test_a_legacy_pickle_that_names_anything_but_tensors_runs_nothing(tmp_path: Path) -> None:
+    machines = {True: r"it names os\.system, which is not a tensor", False: "big-endian"}
+    for little, match in machines.items():
+        pickles = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": little}]
+        head = b"".join(pickle.dumps(each, 2) for each in pickles)
+        call = b"cos\nsystem\n(X\x0b\x00\x00\x00touch ran.tt\x85R." if little else b"N.N."
+        (tmp_path / "old.pth").write_bytes(head + call)
+        with pytest.raises(InputError, match=match):
+            only(tmp_path / "old.pth")
+    assert [each.name for each in tmp_path.iterdir()] == ["old.pth"]
+
+
+def test_other_zip_files_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "old.pth").write_bytes(b"\x80\x02\x8a\nl")
+    with pytest.raises(InputError, match="no file of torch"):
+        only(tmp_path / "old.pth")
+    (tmp_path / "old.pth").unlink()
     with zipfile.ZipFile(tmp_path / "other.pth", "w") as archive:
         archive.writestr("hello", "world")
     with pytest.raises(InputError, match=r"not one of torch: no data\.pkl"):

@@ -25,6 +25,7 @@ from omnihuman_jax.data.wire import Feature
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.geometry import SPATIAL, TEMPORAL, Grid
 from omnihuman_jax.torch_files import Tensor
+from omnihuman_jax.torch_pickle import Entry
 
 WAN_FPS = 16.0
 PT_KEYS = (
@@ -398,7 +399,7 @@ def import_pt(
         file.close()
 
 
-def _tensor(entry: torch_zip.Entry, file: storage.Reader) -> Tensor:
+def _tensor(entry: Entry, file: storage.Reader) -> Tensor:
     return Tensor(*entry, file)
 
 

@@ -1,4 +1,6 @@
-"""Writes torch_files.pth and torch_files.npz: what `torch.save` makes of every kind of view, and the values.
+"""Writes torch_files.pth, torch_files_legacy.pth and torch_files.npz.
+
+What `torch.save` makes of every kind of view (now, and as before torch 1.6), and the values.
 
 python tests/goldens/make_torch_files.py   (needs torch)
 """
@@ -30,6 +32,7 @@ tensors = {
     "empty": torch.zeros(0, 3),
 }
 torch.save(tensors, here / "torch_files.pth")
+torch.save(tensors, here / "torch_files_legacy.pth", _use_new_zipfile_serialization=False)
 values = {
     name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
     for name, tensor in tensors.items()
