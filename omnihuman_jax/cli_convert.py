@@ -2,11 +2,15 @@
 
 import argparse
 import json
+from typing import Any
 
 from omnihuman_jax.errors import InputError
 
 WORK = 24 * 3600  # seconds that processes wait for the one that converts
-DESCRIPTION = "Convert released Wan2.1 and wav2vec 2.0 checkpoints into a model directory, or back."
+DESCRIPTION = (
+    "Convert released Wan2.1 and wav2vec 2.0 checkpoints into a model directory, or back; and released "
+    "networks of metrics into a folder for `evaluate --weights`."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         help="checkpoints: a folder or file, local or gs://, or a repository of the Hugging Face hub "
-        "such as Wan-AI/Wan2.1-T2V-1.3B. With --export: a model directory",
+        "such as Wan-AI/Wan2.1-T2V-1.3B. With --export: a model directory. For metrics: FID's Inception, "
+        "I3D, 3-D ResNet-50, SyncNet, LPIPS (backbone and heads), as they are published",
     )
     parser.add_argument("destination", help="the folder to make, local or gs://")
     parser.add_argument(
@@ -28,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write safetensors in this layout from a model directory",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace a model directory (default: refuse)"
+        "--overwrite",
+        action="store_true",
+        help="replace a model directory, or a network of a metric (default: refuse)",
     )
     parser.add_argument(
         "--distributed",
@@ -46,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     """Do what the arguments ask for.
 
     Raises:
-        InputError: see `conversion.convert` and `export.export`.
+        InputError: see `conversion.convert`, `metric_conversion.convert` and `export.export`.
     """
     # Imported here: `--help` answers at once.
     from omnihuman_jax import health, processes
@@ -59,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from omnihuman_jax import conversion, export
+    from omnihuman_jax import conversion, export, metric_conversion
 
     if args.export:
         if args.audio_encoder or args.overwrite:
@@ -69,6 +76,15 @@ def _run(args: argparse.Namespace) -> None:
         files = export.export(args.source, args.destination, args.export, progress=not args.quiet)
         result = {"destination": args.destination, "files": files}
         lines = [f"{name}" for name in files]
+    elif metric_conversion.holds_metrics(args.source):
+        if args.audio_encoder:
+            raise InputError("--audio-encoder does not go with networks of metrics; leave it out.")
+        read = metric_conversion.convert(
+            args.source, args.destination, overwrite=args.overwrite, progress=not args.quiet
+        )
+        networks = list(dict.fromkeys(entry["network"] for entry in read))
+        result = {"destination": args.destination, "networks": networks, "files": read}
+        lines = _lines(read)
     else:
         model = conversion.convert(
             args.source,
@@ -84,7 +100,11 @@ def _run(args: argparse.Namespace) -> None:
             "tokenizer": model.manifest.tokenizer,
             "files": files,
         }
-        lines = [f"{f['network']}: {f['file']} ({f['bytes'] / 1e9:.2f} GB)" for f in files]
+        lines = _lines(files)
     print(f"Wrote {args.destination}:", *lines, sep="\n  ")
     if args.json:
         print(json.dumps(result))
+
+
+def _lines(files: list[dict[str, Any]]) -> list[str]:
+    return [f"{f['network']}: {f['file']} ({f['bytes'] / 1e9:.2f} GB)" for f in files]

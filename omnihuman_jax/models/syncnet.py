@@ -2,11 +2,8 @@
 
 The network of `syncnet_v2.model` (github.com/joonson/syncnet_python), for whoever brings that file; it
 is published for research, and no package carries it. Its weights were never seen here: layers, names
-and the definition of the scores are those of the published code, each tested on what can be worked out
-by hand, but no score has been compared with the original's.
-
-Old versions of torch wrote the file in a way that is not read here. If it is refused, rewrite it once:
-`python -c "import torch; torch.save(torch.load('syncnet_v2.model'), 'syncnet_v2.pth')"`.
+and the definition of the scores are those of the published code, tested on arbitrary weights against
+torch and on what can be worked out by hand, but no score has been compared with the original's.
 """
 
 import math
@@ -21,10 +18,9 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, UInt8
 
 from omnihuman_jax import skeleton
-from omnihuman_jax.errors import InputError
+from omnihuman_jax.models.metric_files import SYNCNET, Part, read
 from omnihuman_jax.models.mfcc import mfcc
-from omnihuman_jax.torch_files import open_checkpoint
-from omnihuman_jax.weights import Rule, convert
+from omnihuman_jax.weights import Rule
 
 FPS = 25
 RATE = 16_000
@@ -98,27 +94,12 @@ class SyncNet:
 
     @classmethod
     def load(cls, path: str) -> "SyncNet":
-        """The user's syncnet_v2.model, .pth or .safetensors; local or gs://.
+        """From a folder of `omnihuman convert`, or the user's syncnet_v2.model, .pth or .safetensors.
 
         Raises:
-            InputError: no such file, one that cannot be read without torch, or another network's.
+            InputError: see `metric_files.read`.
         """
-        checkpoint = open_checkpoint(path, (path,))
-        try:
-            tensors = {
-                name: np.asarray(tensor.read(), np.float32)
-                for name, tensor in checkpoint.tensors.items()
-                if not name.endswith("num_batches_tracked")  # a counter of training
-            }
-        finally:
-            checkpoint.close()
-        params = convert(tensors, torch_rules())
-        for name, shape in shapes().items():
-            if params[name].shape != shape:
-                raise InputError(
-                    f"{path} is not SyncNet v2: {name} has shape {params[name].shape}, not {shape}."
-                )
-        return cls(params)
+        return cls(read(path, "syncnet", PARTS))
 
     def lips(self, frames: UInt8[np.ndarray, "F 224 224 3"]) -> Float32[np.ndarray, "N 1024"]:
         """A feature for every five frames in a row of RGB crops: F - 4 of them."""
@@ -364,3 +345,6 @@ def shapes() -> dict[str, tuple[int, ...]]:
         if not path.endswith("_out/3"):
             found |= {f"{path}/{p}": kernel[-1:] for p in ("scale", "shift", "mean", "variance")}
     return found
+
+
+PARTS = (Part(SYNCNET, torch_rules(), shapes()),)
