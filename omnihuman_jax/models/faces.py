@@ -120,7 +120,7 @@ def aligned(
         return np.zeros((0, SIDE, SIDE, 3), np.uint8), np.zeros(len(frames), bool)
     points = pose[:, skeleton.FACE]
     needed = np.r_[EYES[0], EYES[1], MOUTH]
-    seen = (points[:, needed, 2] > 0).all(axis=1)
+    seen: np.ndarray = np.all(points[:, needed, 2] > 0, axis=1)
     size = (frames.shape[2], frames.shape[1])
     cuts = [
         _cut(frame, of.astype(np.float64) * size)
