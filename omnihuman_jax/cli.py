@@ -11,6 +11,7 @@ from omnihuman_jax import (
     __version__,
     ahead,
     cli_ablate,
+    cli_compare,
     cli_convert,
     cli_data,
     cli_distill,
@@ -37,6 +38,7 @@ VERBS = {
     "distill": cli_distill,
     "evaluate": cli_evaluate,
     "ablate": cli_ablate,
+    "compare": cli_compare,
     "plan": cli_plan,
 }
 

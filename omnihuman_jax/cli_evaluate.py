@@ -29,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="a,b",
         help="by name (default: all)",
     )
+    add(
+        "--layout",
+        metavar="METHOD",
+        help="VIDEOS is as this method writes it: sadtalker, hallo, v_express, echomimic, loopy, hallo3, "
+        "diffted, diffgesture_mimicmotion, cyberhost (default: <id>.mp4)",
+    )
     add("--name", metavar="NAME", help="of the run in tables (default: VIDEOS' last part)")
     add("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
     add(

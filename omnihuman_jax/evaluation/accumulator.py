@@ -71,14 +71,14 @@ class Accumulator:
         """The metric of all clips. Raises: InputError: there is none."""
         if not self.results:
             raise InputError(f"{self.metric.name} needs at least one clip.")
-        return self._function()(range(len(self.results)))
+        return self.function()(range(len(self.results)))
 
     def estimate(self, seed: int = 0) -> Estimate:
         """The value with its interval, number of clips and samples, and a warning where they are few."""
         count = len(self.results)
         if not count:
             return Estimate(value=None, why="needs a clip that has it")
-        function = self._function()
+        function = self.function()
         samples = count
         if isinstance(self.metric, SetMetric):
             samples = sum(len(next(iter(self.results[k].values()))) for k in self.ids)
@@ -101,7 +101,7 @@ class Accumulator:
     def _resamples(self) -> int:
         return self.metric.resamples if isinstance(self.metric, SetMetric) else RESAMPLES
 
-    def _function(self) -> Callable[[Sequence[int]], float]:
+    def function(self) -> Callable[[Sequence[int]], float]:
         """From numbers of clips, in the order of ids, to the value."""
         results = [self.results[name] for name in self.ids]
         if isinstance(self.metric, SetMetric):

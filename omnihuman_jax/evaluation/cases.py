@@ -126,8 +126,12 @@ def paired(
     return made[:count], truth[:count]
 
 
-def of_testset(videos: str, testset: str | Path, names: Mapping[str, str] | None = None) -> Cases:
-    """`videos/<id>.mp4` for each clip of a test set; `names` has the files of ids that are named otherwise.
+def of_testset(
+    videos: str,
+    testset: str | Path,
+    named: Callable[[Sequence[str]], Mapping[str, str]] | None = None,
+) -> Cases:
+    """`videos/<id>.mp4` for each clip of a test set, or what `named` makes of the ids.
 
     Raises:
         InputError: no such folder, or no such test set.
@@ -137,10 +141,10 @@ def of_testset(videos: str, testset: str | Path, names: Mapping[str, str] | None
         raise InputError(f"There is no folder {videos}; give one with <id>{ENDING} of each clip.")
     found = open_testset(testset)
     numbers = {name: k for k, name in enumerate(found.ids.ids)}
+    files = {name: f"{name}{ENDING}" for name in numbers} if named is None else named([*numbers])
 
     def case(name: str) -> Case:
-        file = (names or {}).get(name, f"{name}{ENDING}")
-        return Case(name, storage.join(videos, file), known_of(found, numbers[name]))
+        return Case(name, storage.join(videos, files[name]), known_of(found, numbers[name]))
 
     return Cases(_named(found), tuple(numbers), case)
 

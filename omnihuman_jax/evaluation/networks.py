@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -53,6 +54,24 @@ def _syncnet(path: str) -> Any:
     return SyncNetScorer(SyncNet.load(_file(path)), _landmarks(""))
 
 
+def _wholebody(path: str) -> Any:
+    from omnihuman_jax.evaluation.of_people import WholeBody
+
+    for part in ("det.onnx", "pose.onnx"):
+        if not Path(path, part).is_file():
+            raise InputError(f"There is no {part} in {path}; a whole-body detector has both.")
+    return WholeBody(path)
+
+
+def _of(module: str, name: str) -> Callable[[str], Any]:
+    """What loads a network of models/."""
+
+    def load(path: str) -> Any:
+        return getattr(importlib.import_module(f"omnihuman_jax.models.{module}"), name).load(path)
+
+    return load
+
+
 def _file(path: str) -> str:
     """A folder's only file, or the file itself."""
     if not Path(path).is_dir():
@@ -71,6 +90,17 @@ KINDS: dict[str, Kind] = {
         _syncnet,
         "syncnet_v2.model of joonson/syncnet_python, for research",
         ("ai_edge_litert", "cv2"),
+    ),
+    "inception": Kind(
+        _of("inception", "Inception"), "the 2015 Inception of pytorch-fid, by `omnihuman convert`"
+    ),
+    "i3d": Kind(_of("i3d", "I3D"), "I3D for Kinetics-400, by `omnihuman convert`"),
+    "resnet3d": Kind(
+        _of("resnet3d", "ResNet3D"), "the 3D-ResNet-50 of DisCo's FVD, by `omnihuman convert`"
+    ),
+    "lpips": Kind(_of("lpips", "Lpips"), "LPIPS v0.1 with AlexNet, by `omnihuman convert`"),
+    "wholebody": Kind(
+        _wholebody, "det.onnx and pose.onnx for rtmlib (Apache-2.0)", ("rtmlib", "onnxruntime")
     ),
     "qalign": Kind(
         _qalign, "q-future/one-align (S-Lab licence, non-commercial)", ("torch", "transformers")

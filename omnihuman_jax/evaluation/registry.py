@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 from omnihuman_jax.errors import InputError
-from omnihuman_jax.evaluation import of_puppets
+from omnihuman_jax.evaluation import of_people, of_pictures, of_puppets
 from omnihuman_jax.evaluation.metric import Metric
 
-METRICS: dict[str, Metric] = {each.name: each for each in of_puppets.METRICS}
+METRICS: dict[str, Metric] = {
+    each.name: each for each in (*of_pictures.METRICS, *of_people.METRICS, *of_puppets.METRICS)
+}
 
 
 def named(names: Sequence[str] | None) -> list[Metric]:

@@ -20,7 +20,7 @@ import jax
 from omnihuman_jax import processes, storage
 from omnihuman_jax.data.raw import DecodeError, local
 from omnihuman_jax.errors import InputError
-from omnihuman_jax.evaluation import accumulator, cases, page, registry, summary
+from omnihuman_jax.evaluation import accumulator, baselines, cases, page, registry, summary
 from omnihuman_jax.evaluation.accumulator import Accumulator, Estimate
 from omnihuman_jax.evaluation.cases import Case, Cases
 from omnihuman_jax.evaluation.metric import ClipMetric, Metric, NotComputedError, SetMetric
@@ -44,7 +44,7 @@ class Settings:
         metrics: names; None for all.
         ids: clips of the test set; None for all.
         name: of the run in tables; None for that of the videos' folder.
-        names: file names of ids that are not <id>.mp4.
+        layout: of which method of the papers' tables the folder is (baselines.LAYOUTS); None for <id>.mp4.
         seed: of the bootstrap.
     """
 
@@ -55,7 +55,7 @@ class Settings:
     metrics: tuple[str, ...] | None = None
     ids: tuple[str, ...] | None = None
     name: str | None = None
-    names: Mapping[str, str] | None = None
+    layout: str | None = None
     seed: int = 0
 
 
@@ -102,7 +102,10 @@ def _cases(settings: Settings) -> Cases:
         raise InputError(
             f"Give --testset DIR, or a manifest {MANIFEST} in place of {settings.videos}."
         )
-    found = cases.of_testset(settings.videos, settings.testset, settings.names)
+    named = None
+    if (layout := settings.layout) is not None:
+        named = lambda ids: baselines.names(layout, settings.videos, ids)
+    found = cases.of_testset(settings.videos, settings.testset, named)
     return cases.chosen(found, settings.ids)
 
 

@@ -16,10 +16,10 @@ CLEAN = {"crf": "0", "preset": "ultrafast", "threads": "1"}
 
 @pytest.fixture(scope="session")
 def testset(tmp_path_factory):
-    """Two portraits and two half-bodies of 64x64, a second and a half each."""
+    """Three portraits and a half-body of 64x64, 30 frames each."""
     root = tmp_path_factory.mktemp("puppets")
-    world = World(height=64, width=64, seconds=1.6, voices="formant")
-    wanted = ["portrait", "half-body"] * 2
+    world = World(height=64, width=64, seconds=1.2, voices="formant")
+    wanted = ["portrait", "half-body", "portrait", "portrait"]
     for number in range(100):
         plan = make_plan(0, number)
         if wanted and plan.framing == wanted[0] and not plan.faults and not plan.desk:
