@@ -6,9 +6,10 @@ OUT/<id>.mp4 for each clip, as `omnihuman evaluate` reads them, and OUT/done.jso
 """
 
 import argparse
+import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from omnihuman_jax import storage
 from omnihuman_jax.ablation.jobs import DONE
 from omnihuman_jax.ablation.study import GIVEN
 from omnihuman_jax.errors import InputError
+from omnihuman_jax.evaluation.asking import wishes
+from omnihuman_jax.inference.generator import Request
 from omnihuman_jax.inference.pipeline import Pipeline, load
-from omnihuman_jax.testsets.reading import TestClip, TestSet, open_testset
+from omnihuman_jax.inference.request import prepare
 
 
 def make(
-    testset: TestSet,
+    testset: str,
     out: Path,
     pipe: Pipeline,
     given: Sequence[str],
@@ -29,55 +32,42 @@ def make(
     together: int = 1,
     how: dict[str, Any] | None = None,
 ) -> int:
-    """Videos of all clips that have none in `out`, as long and as large as the clips; how many.
+    """Videos of all clips that have none in `out`; how many were made.
 
     Args:
         given: of reference, audio, pose and text; what a clip lacks is left out.
-        seed: of the noise of clip number 0; number n has `seed * 1000 + n`.
+        seed: number n of the set has `seed * 1000 + n` for its noise.
         together: videos made at once, where they are alike.
         how: further settings of a `Wish`.
 
     Raises:
-        InputError: a clip that the model cannot make.
+        InputError: no such test set, or a clip that the model cannot make.
     """
-    asked = [
-        (
-            out / f"{name}.mp4",
-            pipe.request(**wish(testset[n], given), seed=seed * 1000 + n, **(how or {})),
-        )
-        for n, name in enumerate(testset.ids.ids)
-        if not (out / f"{name}.mp4").is_file()
-    ]
-    alike: dict[Any, list[Any]] = {}
-    for path, request in asked:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        alike.setdefault(request.alike, []).append((path, request))
+    alike: dict[Any, list[tuple[str, Request]]] = {}
+    for file, request in _asked(testset, pipe, given, seed, how or {}):
+        path = out / file
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            alike.setdefault(request.alike, []).append((str(path), request))
     for group in alike.values():
         for first in range(0, len(group), together):
             some = group[first : first + together]
-            pipe.write([request for _, request in some], [str(path) for path, _ in some])
-            print(f"{some[-1][0]}", file=sys.stderr, flush=True)
-    return len(asked)
+            pipe.write([request for _, request in some], [path for path, _ in some])
+            print(some[-1][0], file=sys.stderr, flush=True)
+    return sum(map(len, alike.values()))
 
 
-def wish(clip: TestClip, given: Sequence[str]) -> dict[str, Any]:
-    """What is asked for of a clip.
-
-    Raises:
-        InputError: it has none of what is to be given.
-    """
-    there: dict[str, Any] = {
-        "reference": clip.reference,
-        "audio": clip.sound,
-        "pose": clip.pose,
-        "text": clip.text,
-    }
-    # A clip without sound or words has None or "".
-    found = {name: value for name in given if (value := there[name]) is not None and len(value)}
-    if not found:
-        raise InputError(f"Clip {clip.id} has no {' nor '.join(given)}.")
-    size = dict(frames=clip.frames, size=(clip.height, clip.width), fps=float(clip.fps))
-    return {**found, **size}
+def _asked(
+    testset: str, pipe: Pipeline, given: Sequence[str], seed: int, how: dict[str, Any]
+) -> Iterator[tuple[str, Request]]:
+    """File and request of each clip, as `generate --testset` asks, but for what is not given."""
+    common = {**how, "seed": seed * 1000, "drive": "audio+pose" if "pose" in given else "auto"}
+    left: dict[str, Any] = {name: None for name in GIVEN if name not in given}
+    for each in wishes(testset, pipe.model, common):
+        wish = dataclasses.replace(each.wish, drive="auto", **left)
+        if all(getattr(wish, name) is None for name in given):
+            raise InputError(f"Clip {each.id} has no {' nor '.join(given)}.")
+        yield each.file, prepare(wish, pipe.model)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -108,8 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--seed is at least 0, --together 1; got {args.seed}, {args.together}.")
     names = ("steps", "shift", "text_guidance", "audio_guidance")
     how = {name: value for name in names if (value := getattr(args, name)) is not None}
-    testset, out = open_testset(args.testset), Path(args.out)
-    made = make(testset, out, load(args.model), args.given, args.seed, args.together, how)
+    out = Path(args.out)
+    made = make(args.testset, out, load(args.model), args.given, args.seed, args.together, how)
     about = dict(model=args.model, given=args.given, seed=args.seed, **how, made=made)
     storage.write_bytes(str(out / DONE), json.dumps(about).encode())
     print(json.dumps(about))
