@@ -7,11 +7,11 @@ from typing import Any
 
 from omnihuman_jax.ablation import jobs, rating, results
 from omnihuman_jax.ablation.results import Estimate, Found, Metric
+from omnihuman_jax.ablation.sheet import TRUTH
 from omnihuman_jax.ablation.study import BASE, Factor, Point, Study, Videos
 
 SHOWN = 8  # clips of a set whose videos are shown, if judges see fewer
 WIDTH, ROW, LEFT, RIGHT = 360, 18, 90, 12  # of a figure, in its own units
-TRUTH = "truth"  # folder of the test sets' own videos, below the study's
 
 
 def page(study: Study, workdir: Path, found: Found, ratings: Mapping[str, Any] | None) -> str:

@@ -6,14 +6,16 @@ from typing import Any
 
 from omnihuman_jax import storage
 from omnihuman_jax.ablation import jobs as commands
-from omnihuman_jax.ablation import rating, rating_page, report, results, running
+from omnihuman_jax.ablation import rating, rating_page, report, results, running, sheet
 from omnihuman_jax.ablation.running import Say
+from omnihuman_jax.ablation.sheet import TRUTH
 from omnihuman_jax.ablation.study import Study
 from omnihuman_jax.errors import InputError, StoppedError
 from omnihuman_jax.settings import described
 from omnihuman_jax.testsets.reading import open_testset
 
-REPORT, RATING, KEY, RESULTS = "report.html", "rating.html", "rating_key.json", "results.json"
+REPORT, TABLES, RESULTS = "report.html", "report.md", "results.json"
+RATING, KEY = "rating.html", "rating_key.json"
 RATINGS = "ratings.json"
 
 
@@ -46,7 +48,7 @@ def run(
 
 
 def reported(study: Study, workdir: Path) -> dict[str, Any]:
-    """Write results.json, the report, and the page for judges, of what there is.
+    """Write the report, its tables and contact sheets, and the page for judges, of what there is.
 
     Raises:
         InputError: nothing was evaluated yet.
@@ -63,6 +65,10 @@ def reported(study: Study, workdir: Path) -> dict[str, Any]:
     _truths(study, workdir)
     ratings = rating.read_table(workdir / RATINGS)
     (workdir / REPORT).write_text(report.page(study, workdir, found, ratings), "utf-8")
+    (workdir / TABLES).write_text(report.markdown(study, found), "utf-8")
+    for videos in study.videos:
+        if (picture := sheet.sheet(study, workdir, found, videos)) is not None:
+            (workdir / f"sheet-{videos.name}.jpg").write_bytes(picture)
     return {
         "report": str(workdir / REPORT),
         "points": len(found.points),
@@ -77,7 +83,7 @@ def _truths(study: Study, workdir: Path) -> None:
     for videos in study.videos:
         testset = open_testset(videos.testset)
         for number in range(min(len(testset), max(videos.rated, report.SHOWN))):
-            file = workdir / report.TRUTH / videos.name / f"{testset.ids.ids[number]}.mp4"
+            file = workdir / TRUTH / videos.name / f"{testset.ids.ids[number]}.mp4"
             if not file.is_file():
                 storage.write_bytes(str(file), testset[number].mp4)
 

@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 
 from omnihuman_jax.errors import InputError
-from omnihuman_jax.evaluation import of_people, of_pictures, of_puppets
+from omnihuman_jax.evaluation import of_gestures, of_people, of_pictures, of_puppets
 from omnihuman_jax.evaluation.metric import Metric
 
-METRICS: dict[str, Metric] = {
-    each.name: each for each in (*of_pictures.METRICS, *of_people.METRICS, *of_puppets.METRICS)
-}
+_ALL = (
+    *of_pictures.METRICS,
+    *of_people.METRICS,
+    *of_puppets.METRICS,
+    *of_gestures.METRICS,
+)
+METRICS: dict[str, Metric] = {each.name: each for each in _ALL}
 
 
 def named(names: Sequence[str] | None) -> list[Metric]:

@@ -49,7 +49,7 @@ def test_a_study_runs_whole_and_again_does_nothing(written, capsys):
     assert found["points"]["base"]["value"] == 2.5
     assert found["less_base"]["audio-10"] == {"value": -1, "low": -1, "high": -1, "count": 2}
     page = (folder / whole.REPORT).read_text()
-    assert page.count(f'src="{whole.report.TRUTH}/talk/') == 2
+    assert page.count(f'src="{whole.TRUTH}/talk/') == 2
     capsys.readouterr()
     assert main([*words[:4], "--dry-run"]) == 0
     assert (
