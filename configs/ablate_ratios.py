@@ -80,20 +80,20 @@ too; the levels 20, 50 and 80 % are of the samples with sound, so 10, 25 and 40 
             ),
         ),
         Factor(
+            name="reference_ratio",
+            asks="Fig. 6: with a reference ratio of 30 %, below that of sound, long videos drift.",
+            levels=(
+                Level(shown="30 %", changes=ratios("unordered=true", "reference=0.3")),
+                Level(shown="70 %"),
+            ),
+        ),
+        Factor(
             name="pose_ratio",
             asks="Figs. 4 and 5: given sound alone, a low pose ratio moves much, a high one hardly at all.",
             levels=(
                 Level(shown="20 %", changes=ratios("pose=0.1")),
                 Level(shown="50 %"),
                 Level(shown="80 %", changes=ratios("pose=0.4")),
-            ),
-        ),
-        Factor(
-            name="reference_ratio",
-            asks="Fig. 6: with a reference ratio of 30 %, below that of sound, long videos drift.",
-            levels=(
-                Level(shown="30 %", changes=ratios("unordered=true", "reference=0.3")),
-                Level(shown="70 %"),
             ),
         ),
         Factor(

@@ -8,7 +8,7 @@ Training starts where OmniHuman-1's ratios begin to matter (section 3.3): at a m
 reference, and neither sound nor pose. That is `mini` without its audio and pose inputs, which start as in a
 new network. Why so, and not from all of `mini` or from nothing: docs/ablation.md.
 
-Hardware: 1 CPU core, about ten minutes a point.
+Hardware: 2 CPU cores with other work beside it, six minutes a point.
 """
 
 from omnihuman_jax.models.mini import CONFIGS, SAMPLING
@@ -33,8 +33,8 @@ experiment = Experiment(
         sampling=SAMPLING,
     ),
     stages=(
-        OmniStage(name="clips", steps=600, batch=8, ratios=Ratios()),
-        OmniStage(name="longer", steps=60, batch=5, data="runs/ablate/longer", ratios=Ratios()),
+        OmniStage(name="clips", steps=240, batch=8, ratios=Ratios()),
+        OmniStage(name="longer", steps=30, batch=5, data="runs/ablate/longer", ratios=Ratios()),
     ),
     optimizer=Optimizer(
         kind="adamw", learning_rate=1e-3, schedule="wsd", decay=0.3, warmup=30, weight_decay=0.01

@@ -89,10 +89,11 @@ def of(study: Study, workdir: Path) -> list[Job]:
             )
         )
     before = (found[-1].name,) if found else ()
-    points = study.points()
-    trained = [replace(_training(study, workdir, point), after=before) for point in points]
-    found += trained
-    for point, training in zip(points, trained, strict=True):
+    for (
+        point
+    ) in study.points():  # a point is whole before the next begins, where one runs at a time
+        training = replace(_training(study, workdir, point), after=before)
+        found.append(training)
         for videos in study.videos:
             for seed in videos.seeds:
                 found += _of_videos(workdir, point, training, videos, seed)
