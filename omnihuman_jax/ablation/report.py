@@ -8,7 +8,7 @@ from typing import Any
 from omnihuman_jax.ablation import jobs, rating, results
 from omnihuman_jax.ablation.results import Estimate, Found, Metric
 from omnihuman_jax.ablation.sheet import TRUTH
-from omnihuman_jax.ablation.study import BASE, Factor, Point, Study, Videos
+from omnihuman_jax.ablation.study import Factor, Point, Study, Videos
 
 SHOWN = 8  # clips of a set whose videos are shown, if judges see fewer
 WIDTH, ROW, LEFT, RIGHT = 360, 18, 90, 12  # of a figure, in its own units
@@ -91,7 +91,7 @@ def _cell(metric: Metric, label: str) -> str:
     if own is None:
         return "–"
     text = f"{number(own.value)} {interval(own)}"
-    apart = metric.difference(label, BASE) if label != BASE else None
+    apart = metric.apart.get(label)
     if apart is not None:
         told = f"{apart.value:+.3g} {interval(apart)}"
         text += f"<br><small>{f'<b>{told}</b>' if apart.sure else told}</small>"

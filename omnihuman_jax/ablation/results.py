@@ -1,7 +1,7 @@
 """The only place that gathers the numbers of a study and tells differences from chance."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,15 @@ from jaxtyping import Float
 from omnihuman_jax.ablation import jobs
 from omnihuman_jax.ablation.study import BASE, Factor, Point, Study, Videos
 from omnihuman_jax.errors import InputError
+from omnihuman_jax.evaluation import accumulator, registry, summary
+from omnihuman_jax.evaluation.metric import SetMetric
 
 RESAMPLES = 4000
 LEVEL = 0.95
 FORMAT = 1
+Value = Callable[
+    [Sequence[int]], float
+]  # numbers of clips, with repetitions -> the metric of these
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,7 @@ class Metric:
         better: "higher", "lower", or None where neither is.
         clips: point → clip → its number, a mean over the seeds of the noise.
         wholes: point → its value and interval for each seed, of a metric that clips alone have not.
+        apart: point → how much more it has than the base, over the clips of both.
         why: what it needs, where no point has it.
     """
 
@@ -49,6 +55,7 @@ class Metric:
     definition: str
     clips: Mapping[str, Mapping[str, float]]
     wholes: Mapping[str, Sequence[Estimate]]
+    apart: Mapping[str, Estimate]
     why: str = ""
 
     def of(self, label: str) -> Estimate | None:
@@ -61,15 +68,6 @@ class Metric:
             value = float(np.mean([e.value for e in some]))
             return Estimate(value=value, low=low, high=high, count=some[0].count)
         return None
-
-    def difference(self, label: str, other: str) -> Estimate | None:
-        """How much more a point has than another, over the clips of both; None where they share none.
-
-        Of metrics of whole sets None too: their clips cannot be paired.
-        """
-        one, two = self.clips.get(label, {}), self.clips.get(other, {})
-        both = sorted(one.keys() & two.keys())
-        return estimate(np.array([one[k] - two[k] for k in both])) if both else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +138,7 @@ def _metrics(workdir: Path, points: Sequence[Point], videos: Videos) -> tuple[Me
         for p in points
         for seed in videos.seeds
     }
-    names = list(dict.fromkeys(name for summary, _ in read.values() for name in summary["metrics"]))
+    names = list(dict.fromkeys(name for said, _ in read.values() for name in said["metrics"]))
     return tuple(_metric(name, points, videos.seeds, read) for name in names)
 
 
@@ -158,18 +156,68 @@ def _metric(
         if shared:
             clips[point.label] = {k: float(np.mean([r[k] for r in rows])) for k in sorted(shared)}
         elif not any(rows):
-            said = [summary["metrics"].get(name, {}) for summary, _ in found]
+            said = [each["metrics"].get(name, {}) for each, _ in found]
             wholes[point.label] = [
                 _estimate(each) for each in said if each.get("value") is not None
             ]
+    wholes = {label: each for label, each in wholes.items() if each}
+    folders = {label: [read[label, seed][0]["folder"] for seed in seeds] for label in wholes}
     return Metric(
         name=name,
         better=about.get("better"),
         definition=str(about.get("definition", "")),
         clips=clips,
-        wholes={label: each for label, each in wholes.items() if each},
+        wholes=wholes,
+        apart=_apart(clips) if clips else _sets_apart(name, folders),
         why=str(about.get("why", "")),
     )
+
+
+def _apart(clips: Mapping[str, Mapping[str, float]]) -> dict[str, Estimate]:
+    """Differences from the base, of numbers of clips."""
+    base = clips.get(BASE, {})
+    found = {}
+    for label, own in clips.items():
+        both = sorted(own.keys() & base.keys())
+        if both and label != BASE:
+            found[label] = estimate(np.array([own[k] - base[k] for k in both]))
+    return found
+
+
+def _sets_apart(name: str, folders: Mapping[str, Sequence[Path]]) -> dict[str, Estimate]:
+    """The same of a metric of sets: both sets are drawn anew, of the same clips, from their kept features."""
+    metric = registry.METRICS.get(name)
+    if not isinstance(metric, SetMetric) or BASE not in folders:
+        return {}
+    kept = {
+        label: [summary.load(str(folder)).features(name) for folder in each]
+        for label, each in folders.items()
+    }
+    found = {}
+    for label, own in kept.items():
+        sides = (own, kept[BASE])
+        shared = sorted(set.intersection(*(set(each) for side in sides for each in side)))
+        if label == BASE or len(shared) < 2:
+            continue
+        values = [[metric.value([each[k] for k in shared]) for each in side] for side in sides]
+        found[label] = _drawn_apart(values, len(shared), metric.resamples)
+    return found
+
+
+def _drawn_apart(values: Sequence[Sequence[Value]], clips: int, resamples: int) -> Estimate:
+    """How much more the first has than the second, each a mean over seeds.
+
+    A Fréchet distance of clips that repeat is biased: the spread is put about the value, as `evaluate` does.
+    """
+
+    def more(rows: Sequence[int]) -> float:
+        one, other = (np.mean([value(rows) for value in each]) for each in values)
+        return float(one - other)
+
+    value = more(range(clips))
+    some = accumulator.resampled(more, accumulator.draws(clips, resamples, 0))
+    low, middle, high = np.quantile(some, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2]).tolist()
+    return Estimate(value=value, low=low - middle + value, high=high - middle + value, count=clips)
 
 
 def _estimate(said: Mapping[str, Any]) -> Estimate:
@@ -182,22 +230,22 @@ def _estimate(said: Mapping[str, Any]) -> Estimate:
 
 
 def _evaluation(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
-    """The summary of an evaluation, and the numbers of its clips.
+    """The summary of an evaluation, with its folder, and the numbers of its clips.
 
     Raises:
         InputError: it is not what `omnihuman evaluate` writes.
     """
     try:
-        summary = json.loads((folder / "summary.json").read_bytes())
+        said = json.loads((folder / "summary.json").read_bytes())
         rows = {}
-        for name in summary["clips"]:
+        for name in said["clips"]:
             file = folder / "clips" / f"{name}.json"
             values = json.loads(file.read_bytes())["values"] if file.is_file() else {}
             rows[name] = {k: float(v) for k, v in values.items() if v is not None}
-        summary["metrics"].items()
+        said["metrics"].items()
     except (ValueError, KeyError, TypeError, AttributeError) as why:
         raise InputError(f"{folder} holds a damaged evaluation ({why!r}); delete it.") from why
-    return summary, rows
+    return said | {"folder": folder}, rows
 
 
 def write(path: Path, found: Found) -> None:
@@ -208,9 +256,7 @@ def write(path: Path, found: Found) -> None:
                 "better": metric.better,
                 "definition": metric.definition,
                 "points": {p: _told(metric.of(p)) for p in found.points},
-                "less_base": {
-                    p: _told(metric.difference(p, BASE)) for p in found.points if p != BASE
-                },
+                "less_base": {p: _told(metric.apart.get(p)) for p in found.points if p != BASE},
             }
             for metric in each
         }
@@ -234,7 +280,7 @@ def said(metric: Metric, study: Study, factor: Factor, points: Sequence[str]) ->
     """What a factor does to a metric, in words: which levels differ from the base by more than chance."""
     words = []
     for level, point in zip(factor.levels, study.along(factor), strict=True):
-        apart = metric.difference(point.label, BASE) if point.label in points else None
+        apart = metric.apart.get(point.label) if point.label in points else None
         if apart is None or not level.changes:
             continue
         if not apart.sure:

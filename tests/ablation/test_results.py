@@ -38,13 +38,11 @@ def test_clips_are_paired_and_seeds_are_averaged(found):
     _, _, all_ = found
     lips, whole_, _ = all_.metrics["talk"]
     assert lips.of(BASE).value == pytest.approx(0.1) and lips.of(BASE).count == 6
-    apart = lips.difference("audio-10", BASE)
+    apart = lips.apart["audio-10"]
     assert apart.value == pytest.approx(-0.1) and apart.sure, "every clip is worse by the same"
     assert lips.of("audio-10").high > lips.of(BASE).low, "unpaired nobody would see it"
-    assert not lips.difference("audio-100", BASE).sure
-    assert (
-        whole_.of(BASE).value == pytest.approx(2.5) and whole_.difference("audio-10", BASE) is None
-    )
+    assert not lips.apart["audio-100"].sure
+    assert whole_.of(BASE).value == pytest.approx(2.5) and not whole_.apart
 
 
 def test_what_is_missing_is_said(found, capsys):
@@ -79,3 +77,17 @@ def test_a_damaged_evaluation_is_one_line(found, capsys, tmp_path):
     file.write_text("from tests.ablation.worlds import study as made\nstudy = made()\n")
     assert main(["ablate", str(file), "--workdir", str(folder), "--report"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_metric_of_sets_is_paired_as_a_mean_would_be():
+    """Of a metric that happens to be a mean, drawing sets anew gives what differences of clips give."""
+    random = np.random.default_rng(3)
+    hard, more = random.normal(0, 5, 40), random.normal(0.5, 1, 40)
+    seeds = [random.normal(0, 0.1, 40) for _ in range(2)]
+    of = lambda numbers: lambda rows: float(np.mean(numbers[list(rows)]))
+    sides = [[of(hard + more + s) for s in seeds], [of(hard + s) for s in seeds]]
+    found = results._drawn_apart(sides, 40, 500)
+    wanted = results.estimate(more)
+    assert found.value == pytest.approx(wanted.value) and found.count == 40
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=0.06)
+    assert found.sure, "unpaired nobody would see it"
