@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +23,8 @@ class Kind:
         load: its folder or file (a local path; "" for those without) -> the network.
         hint: what it is, where somebody has to bring it.
         packages: that must be installed.
-        weights: whether it needs a folder of --weights.
+        weights: whether somebody has to bring it; if not, it comes inside a package, and a folder of
+            --weights is taken if it is there.
     """
 
     load: Callable[[str], Any]
@@ -51,7 +51,22 @@ def _qalign(path: str) -> Any:
 def _syncnet(path: str) -> Any:
     from omnihuman_jax.models.syncnet import SyncNet, SyncNetScorer
 
-    return SyncNetScorer(SyncNet.load(_file(path)), _landmarks(""))
+    return SyncNetScorer(SyncNet.load(path), _landmarks(""))
+
+
+def _faces(path: str) -> Any:
+    from omnihuman_jax.evaluation.of_people import Identities
+    from omnihuman_jax.models.faces import Faces
+
+    def load() -> Any:
+        if path:
+            return Faces.load(path)
+        try:
+            return Faces.load()
+        except InputError as why:  # they come inside a package, which has to be reached once
+            raise NotComputedError(f"needs face-api's weights: {why}") from why
+
+    return Identities(_landmarks(""), load)
 
 
 def _wholebody(path: str) -> Any:
@@ -63,23 +78,28 @@ def _wholebody(path: str) -> Any:
     return WholeBody(path)
 
 
-def _of(module: str, name: str) -> Callable[[str], Any]:
-    """What loads a network of models/."""
+def _inception(path: str) -> Any:
+    from omnihuman_jax.models.inception import Inception
 
-    def load(path: str) -> Any:
-        return getattr(importlib.import_module(f"omnihuman_jax.models.{module}"), name).load(path)
-
-    return load
+    return Inception.load(path)
 
 
-def _file(path: str) -> str:
-    """A folder's only file, or the file itself."""
-    if not Path(path).is_dir():
-        return path
-    found = [each for each in sorted(Path(path).iterdir()) if each.is_file()]
-    if len(found) != 1:
-        raise InputError(f"{path} has {len(found)} files, and needs the one of the network.")
-    return str(found[0])
+def _i3d(path: str) -> Any:
+    from omnihuman_jax.models.i3d import I3D
+
+    return I3D.load(path)
+
+
+def _resnet3d(path: str) -> Any:
+    from omnihuman_jax.models.resnet3d import ResNet3D
+
+    return ResNet3D.load(path)
+
+
+def _lpips(path: str) -> Any:
+    from omnihuman_jax.models.lpips import Lpips
+
+    return Lpips.load(path)
 
 
 KINDS: dict[str, Kind] = {
@@ -91,14 +111,13 @@ KINDS: dict[str, Kind] = {
         "syncnet_v2.model of joonson/syncnet_python, for research",
         ("ai_edge_litert", "cv2"),
     ),
-    "inception": Kind(
-        _of("inception", "Inception"), "the 2015 Inception of pytorch-fid, by `omnihuman convert`"
+    "inception": Kind(_inception, "the 2015 Inception of pytorch-fid, by `omnihuman convert`"),
+    "i3d": Kind(_i3d, "I3D for Kinetics-400, by `omnihuman convert`"),
+    "resnet3d": Kind(_resnet3d, "the 3D-ResNet-50 of DisCo's FVD, by `omnihuman convert`"),
+    "lpips": Kind(_lpips, "LPIPS v0.1 with AlexNet, by `omnihuman convert`"),
+    "faces": Kind(
+        _faces, "face-api's weights (MIT; dlib's network)", ("ai_edge_litert", "cv2"), weights=False
     ),
-    "i3d": Kind(_of("i3d", "I3D"), "I3D for Kinetics-400, by `omnihuman convert`"),
-    "resnet3d": Kind(
-        _of("resnet3d", "ResNet3D"), "the 3D-ResNet-50 of DisCo's FVD, by `omnihuman convert`"
-    ),
-    "lpips": Kind(_of("lpips", "Lpips"), "LPIPS v0.1 with AlexNet, by `omnihuman convert`"),
     "wholebody": Kind(
         _wholebody, "det.onnx and pose.onnx for rtmlib (Apache-2.0)", ("rtmlib", "onnxruntime")
     ),
@@ -132,21 +151,16 @@ class Networks:
     def path(self, name: str) -> str:
         """Where its weights are; "" for those without. Raises: NotComputedError: nowhere."""
         kind = KINDS[name]
-        path = ""
-        if kind.weights:
-            if self.folder is None:
-                raise NotComputedError(f"needs --weights with {name}: {kind.hint}")
-            found = sorted(
-                p for p in Path(self.folder).glob(f"{name}*") if p.stem == name or p.name == name
-            )
-            if not found:
-                raise NotComputedError(f"needs {name} in {self.folder}: {kind.hint}")
-            path = str(found[0])
+        found = [] if self.folder is None else sorted(Path(self.folder).glob(f"{name}*"))
+        found = [each for each in found if name in (each.stem, each.name)]
+        if kind.weights and not found:
+            where = "--weights with it" if self.folder is None else f"it in {self.folder}"
+            raise NotComputedError(f"needs {kind.hint}: give {where}, as {name}")
         if absent := [p for p in kind.packages if importlib.util.find_spec(p) is None]:
             raise NotComputedError(
                 f"needs the package {absent[0].replace('_', '-')} for {kind.hint}"
             )
-        return path
+        return str(found[0]) if found else ""
 
     def fingerprint(self, name: str | None) -> str:
         """Changes when the weights do; "" for nothing. Raises: NotComputedError: as `path`."""

@@ -1,10 +1,10 @@
-"""The only place with the metrics of people: lips and sound, hands, body."""
+"""The only place with the metrics of people: lips and sound, faces, hands, body."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 
 from omnihuman_jax import skeleton
 from omnihuman_jax.evaluation.cases import Case
@@ -12,6 +12,28 @@ from omnihuman_jax.evaluation.metric import ClipMetric, NotComputedError
 
 HANDS = (skeleton.LEFT_HAND, skeleton.RIGHT_HAND)
 TALL = 512.0  # pixels of a frame's height in which hands' spread is told
+
+
+class Identities:
+    """Who the face in a frame is: keypoints, the face put upright, a unit vector of it."""
+
+    def __init__(self, landmarks: Callable[[Any, float], Any], load: Callable[[], Any]) -> None:
+        """`landmarks`: (frames, fps) -> keypoints; `load` is called once a face was found."""
+        self._landmarks, self._load = landmarks, load
+        self._network: Any = None
+
+    def __call__(
+        self, frames: UInt8[np.ndarray, "F Y X 3"], fps: float
+    ) -> tuple[Float32[np.ndarray, "K D"], Bool[np.ndarray, "F"]]:
+        """The vectors of the frames in which a face is seen, and which those are."""
+        from omnihuman_jax.models.faces import aligned
+
+        crops, seen = aligned(frames, self._landmarks(frames, fps))
+        if not len(crops):
+            return np.zeros((0, 1), np.float32), seen
+        if self._network is None:
+            self._network = self._load()
+        return self._network(crops), seen
 
 
 class WholeBody:
@@ -105,6 +127,31 @@ def _diversity(case: Case, network: Any) -> float:
     return 100 * _moved(_points(case, network), list(range(17)), case, "a body")
 
 
+def _who(case: Case, network: Any) -> np.ndarray:
+    """Unit vectors of the face in the frames that show one."""
+    vectors, seen = case.once("faces", lambda: network(case.frames, case.fps))
+    if seen.mean() < 0.5:
+        raise NotComputedError("needs a face in half of the frames")
+    return np.asarray(vectors, np.float64)
+
+
+def _csim(case: Case, network: Any) -> float:
+    if case.known.reference is None:
+        raise NotComputedError("needs a reference picture")
+    given, seen = network(case.known.reference[None], case.fps)
+    if not seen.all():
+        raise NotComputedError("needs a face in the reference picture")
+    return float((_who(case, network) @ given[0]).mean())
+
+
+def _identity_over_time(case: Case, network: Any) -> float:
+    who = _who(case, network)
+    if len(who) < 2:
+        raise NotComputedError("needs two frames with a face")
+    before, first = (who[1:] * who[:-1]).sum(axis=1), who[1:] @ who[0]
+    return float((np.maximum(before, 0) + np.maximum(first, 0)).mean() / 2)
+
+
 def _sync(name: str) -> Callable[[Case, Any], float]:
     def measure(case: Case, network: Any) -> float:
         sound = case.sound if case.sound is not None else case.known.sound
@@ -150,6 +197,16 @@ METRICS = (
     ClipMetric(
         name="hand_variance", better=None, network="landmarks", measure=_hand_variance,
         definition="As hkv, of hands that mediapipe finds; not comparable with HKV by other detectors",
+    ),
+    ClipMetric(
+        name="csim", better="higher", network="faces", measure=_csim,
+        definition="Mean cosine of face vectors of the reference and of each frame with a face, by dlib's "
+        "ResNet as face-api published it; not the ArcFace with which papers measure CSIM",
+    ),
+    ClipMetric(
+        name="identity_over_time", better="higher", network="faces", measure=_identity_over_time,
+        definition="Mean cosine of a frame's face vector with that of the frame before and of the first, "
+        "as VBench's subject consistency (arXiv 2311.17982), of faces by dlib's ResNet in place of DINO",
     ),
     ClipMetric(
         name="diversity", better=None, network="landmarks", measure=_diversity,

@@ -81,6 +81,36 @@ def test_hands_are_scored_by_confidence_and_by_how_far_they_move():
         measure("diversity", lambda f, fps: hands(0.1))
 
 
+def test_a_person_is_like_the_reference_and_stays_so_or_not():
+    def network(turned, seen=1.0):
+        """Vectors that turn by so many degrees a frame; the reference is at 0."""
+
+        def who(frames, fps):
+            count = int(len(frames) * seen)
+            angle = np.radians(turned) * np.arange(count)
+            there = np.arange(len(frames)) < count
+            return np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32), there
+
+        return who
+
+    given = {"reference": FRAMES[0]}
+    angles = np.radians(np.arange(20))
+    assert measure("csim", network(1), **given) == pytest.approx(np.cos(angles).mean())
+    expected = (np.cos(angles[1]) + np.cos(angles[1:]).mean()) / 2
+    assert measure("identity_over_time", network(1), **given) == pytest.approx(expected)
+    values = [
+        measure(n, network(a), **given) for n in ("csim", "identity_over_time") for a in (0, 2, 4)
+    ]
+    assert values[:3] == sorted(values[:3], reverse=True) and values[0] == pytest.approx(1)
+    assert values[3:] == sorted(values[3:], reverse=True) and values[3] == pytest.approx(1)
+    with pytest.raises(NotComputedError, match="a face in half of the frames"):
+        measure("csim", lambda f, fps: network(1, 1.0 if len(f) == 1 else 0.4)(f, fps), **given)
+    with pytest.raises(NotComputedError, match="a face in the reference"):
+        measure("csim", network(1, 0.0), **given)
+    with pytest.raises(NotComputedError, match="a reference"):
+        measure("csim", network(1))
+
+
 def test_sync_needs_a_sound_and_a_face():
     sound = np.zeros(16_000, np.float32)
     for name, value in (("sync_c", 4.0), ("sync_d", 7.0)):
@@ -101,12 +131,14 @@ def test_a_metric_without_its_weights_says_what_it_needs_and_gives_no_number(tes
     made = found(videos, testset, "fid", "sync_c", "hkc", "iqa", "puppet_lips")
     for name in ("fid", "sync_c", "hkc", "iqa"):
         assert made.metrics[name].value is None
-        assert made.metrics[name].estimate.why.startswith("needs --weights with"), name
+        assert f"give --weights with it, as {registry.METRICS[name].network}" in (
+            made.metrics[name].estimate.why
+        )
     content = json.loads((videos / "evaluation/summary.json").read_text())
     assert "2015 Inception" in content["metrics"]["fid"]["why"]
     (tmp_path / "w").mkdir()
     made = found(videos, testset, "fid", weights=str(tmp_path / "w"))
-    assert made.metrics["fid"].estimate.why.startswith("needs inception in ")
+    assert made.metrics["fid"].estimate.why.endswith(f"give it in {tmp_path / 'w'}, as inception")
 
 
 @pytest.fixture
@@ -168,7 +200,7 @@ def test_other_weights_make_kept_results_stale(testset, tmp_path, stand_in):
 def test_weights_are_found_as_folders_and_as_files(tmp_path):
     (tmp_path / "syncnet.pth").write_text("x")
     assert Networks(str(tmp_path)).path("syncnet").endswith("syncnet.pth")
-    with pytest.raises(NotComputedError, match="needs lpips in"):
+    with pytest.raises(NotComputedError, match=r"give it in .*, as lpips"):
         Networks(str(tmp_path)).path("lpips")
 
 
