@@ -14,8 +14,11 @@ from omnihuman_jax.evaluation.metric import (
     stacked,
 )
 from omnihuman_jax.metrics.frechet import frechet_distance
+from omnihuman_jax.metrics.pictures import SIZE as SSIM_SIZE
+from omnihuman_jax.metrics.pictures import psnr, ssim, temporal_flickering
 
 CLIP = 16  # frames that a video network sees, one after the other
+EQUAL = 100.0  # dB; more counts as this, or one equal frame would make the mean infinite
 WIDE = 20  # resamples of sets with a thousand numbers a sample, whose distance takes seconds
 
 
@@ -67,6 +70,23 @@ def _lpips(case: Case, network: Any) -> float:
     return float(np.mean(network(made, truth)))
 
 
+def _psnr(case: Case, _: Any) -> float:
+    return float(np.minimum(psnr(*pairs(case)), EQUAL).mean())
+
+
+def _ssim(case: Case, _: Any) -> float:
+    made, truth = pairs(case)
+    if min(truth.shape[1:3]) < SSIM_SIZE:
+        raise NotComputedError(f"needs pictures of {SSIM_SIZE} pixels or more")
+    return float(ssim(made, truth).mean())
+
+
+def _flicker(case: Case, _: Any) -> float:
+    if len(case.frames) < 2:
+        raise NotComputedError("needs two frames or more")
+    return temporal_flickering(case.frames)
+
+
 STATED = "at the truth's frame rate and size, as long as the shorter of the two"
 FVD = f"clips of {CLIP} frames that follow each other (stride {CLIP}), {STATED}"
 
@@ -102,5 +122,19 @@ METRICS = (
     ClipMetric(
         name="lpips", better="lower", network="lpips", measure=_lpips,
         definition=f"LPIPS v0.1 on AlexNet (Zhang et al., arXiv 1801.03924), mean over frames, {STATED}",
+    ),
+    ClipMetric(
+        name="ssim", better="higher", measure=_ssim,
+        definition=f"Structural similarity (Wang et al. 2004), mean over frames and colours, {STATED}",
+    ),
+    ClipMetric(
+        name="psnr", better="higher", measure=_psnr,
+        definition="Peak signal-to-noise ratio in dB, mean over frames, of which equal ones count "
+        f"{EQUAL:g}, {STATED}",
+    ),
+    ClipMetric(
+        name="flicker", better="higher", measure=_flicker,
+        definition="Temporal flickering as VBench scores it (arXiv 2311.17982): 1 less the mean change from "
+        "frame to frame over 255; higher is steadier, and all motion counts as flicker",
     ),
 )  # fmt: skip

@@ -47,7 +47,7 @@ def film(
 
 
 def noisy(much):
-    """Grey noise of that deviation."""
+    """Grey noise of that deviation, another in every frame."""
 
     def change(frames, clip):
         noise = np.random.default_rng(1).standard_normal(frames.shape[:3])[..., None] * much

@@ -14,6 +14,7 @@ from omnihuman_jax.evaluation.run import Settings, evaluate
 from omnihuman_jax.metrics import random_features
 from tests.evaluation.conftest import film, noisy
 
+PLAIN = ("ssim", "psnr", "flicker")
 SAMPLES = 640  # of a frame's sound
 
 
@@ -169,9 +170,8 @@ def test_sets_at_no_distance_from_themselves_go_away_with_noise_and_blur(
         return change
 
     def values(name, change):
-        made = found(
-            film(tmp_path / name, testset, change), testset, "fid", "fvd_i3d", weights=str(stand_in)
-        )
+        videos = film(tmp_path / name, testset, change)
+        made = found(videos, testset, "fid", "fvd_i3d", *PLAIN, weights=str(stand_in))
         return {n: f.value for n, f in made.metrics.items()} | {
             n + " samples": f.estimate.samples for n, f in made.metrics.items()
         }
@@ -181,6 +181,8 @@ def test_sets_at_no_distance_from_themselves_go_away_with_noise_and_blur(
         worse = [values(f"{kind}{k}", change) for k, change in enumerate(degrees)]
         for name in ("fid", "fvd_i3d"):
             assert clean[name] < worse[0][name] < worse[1][name], (kind, name)
+        for name in PLAIN[: 2 if kind == "blur" else 3]:  # blur is steady
+            assert clean[name] > worse[0][name] > worse[1][name], (kind, name)
     assert clean["fid samples"] == 4 * 30 and clean["fvd_i3d samples"] == 4
 
 
