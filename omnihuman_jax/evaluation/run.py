@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 
-from omnihuman_jax import processes, storage
+from omnihuman_jax import health, processes, storage
 from omnihuman_jax.data.raw import DecodeError, local
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.evaluation import accumulator, baselines, cases, page, registry, summary
@@ -133,11 +133,12 @@ def _clips(
         finally:
             free.put(taken)
 
-    with ThreadPoolExecutor(free.qsize()) as pool:
+    with ThreadPoolExecutor(free.qsize()) as pool, health.watched(len(mine)) as watched:
         jobs = [pool.submit(one, number) for number in range(len(mine))]
         try:
-            for job in jobs:
+            for done, job in enumerate(jobs, 1):
                 job.result()
+                watched(done)
         finally:
             pool.shutdown(cancel_futures=True)
 
