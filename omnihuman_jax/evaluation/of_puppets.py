@@ -170,12 +170,12 @@ HERE = "omnihuman_jax/puppets/scoring.py"
 
 METRICS = (
     ClipMetric(
-        name="puppet_lips", better="higher", measure=_lips,
+        name="puppet_lips", better="higher", measure=_lips, version=2,
         definition="Pearson correlation of the mouth's opening in the pixels with the truth's, frame by "
         f"frame, of clips whose true video can be read to {READABLE} ({HERE}, lip_score)",
     ),
     ClipMetric(
-        name="puppet_lag", better=None, measure=_lag,
+        name="puppet_lag", better=None, measure=_lag, version=2,
         definition="Frames by which the mouth in the pixels is late against the mouth that the video's own "
         f"sound makes: the best of lags to {LATEST} frames (a fifth of the video) either way, by a lip "
         f"reader made for puppets and no SyncNet ({HERE}, lags; puppets/lips.py)",
