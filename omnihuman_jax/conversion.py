@@ -149,7 +149,8 @@ def find_networks(root: str) -> list[Found]:
         some = ", ".join(list(checkpoint.tensors)[:3])
         raise InputError(
             f"{checkpoint.name} is no network that we know: {len(checkpoint.tensors)} tensors such as "
-            f"{some}. Known are Wan2.1's text-to-video transformer, VAE and UMT5, and wav2vec 2.0."
+            f"{some}. Known are Wan2.1's text-to-video transformer, VAE and UMT5, wav2vec 2.0, and the "
+            "networks of metrics."
         )
     return found
 

@@ -29,9 +29,14 @@ NETWORKS: Mapping[str, Sequence[Part]] = {
 
 
 def holds_metrics(source: str) -> bool:
-    """Whether a file there is of a network behind a metric (and `convert` here is to be called)."""
+    """Whether a file there is of a network behind a metric, so that `convert` here is to be called.
+
+    Raises:
+        InputError: there is no such source.
+    """
+    root = hub.local(source)
     try:
-        with metric_files.opened(hub.local(source)) as checkpoints:
+        with metric_files.opened(root) as checkpoints:
             return any(_fitting(checkpoint) for checkpoint in checkpoints)
     except InputError:
         return False  # whoever reads it for good says what is wrong
