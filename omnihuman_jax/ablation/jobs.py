@@ -1,51 +1,17 @@
 """The only place that knows the commands of a study, what each makes, and what it waits for."""
 
-import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from omnihuman_jax.ablation.running import Job
 from omnihuman_jax.ablation.study import Point, Study, Videos
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.testsets import id_list
 
 MODEL = "model.json"  # the last file of a model directory
 DONE = "done.json"  # written behind the last video of a folder
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """A command of a study.
-
-    Attributes:
-        name: "train audio-10"; also names its log.
-        kind: "first", "train", "generate" or "evaluate".
-        point: its label; "" for what all points share.
-        command: words, the first "omnihuman" or "python".
-        makes: files that are there when it is done.
-        after: names of jobs that come before it.
-        amount: how much work it is, in `unit`; None where that is not known yet.
-    """
-
-    name: str
-    kind: str
-    point: str
-    command: tuple[str, ...]
-    makes: tuple[Path, ...]
-    after: tuple[str, ...] = ()
-    amount: int | None = None
-    unit: str = ""
-
-    @property
-    def done(self) -> bool:
-        """Whether all that it makes is there."""
-        return all(path.is_file() for path in self.makes)
-
-    @property
-    def line(self) -> str:
-        """The command as a shell takes it."""
-        return shlex.join(self.command)
 
 
 def folder(workdir: Path, point: Point, what: str, videos: Videos, seed: int) -> Path:

@@ -11,7 +11,7 @@ from omnihuman_jax.ablation.sheet import TRUTH
 from omnihuman_jax.ablation.study import Factor, Point, Study, Videos
 
 SHOWN = 8  # clips of a set whose videos are shown, if judges see fewer
-WIDTH, ROW, LEFT, RIGHT = 360, 18, 90, 12  # of a figure, in its own units
+WIDTH, ROW, LEFT, RIGHT = 360, 18, 110, 12  # of a figure, in its own units
 
 
 def page(study: Study, workdir: Path, found: Found, ratings: Mapping[str, Any] | None) -> str:
@@ -112,6 +112,15 @@ def interval(found: Estimate) -> str:
 
 def figure(metric: Metric, factor: Factor, points: Sequence[Point]) -> str:
     """A dot and an interval a level, as SVG."""
+    marks, height = _marks(metric, factor, points)
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" '
+        f'aria-label="{escape(metric.name)}">{marks}</svg>'
+    )
+
+
+def _marks(metric: Metric, factor: Factor, points: Sequence[Point]) -> tuple[str, int]:
+    """What the figure has inside, and its height; all levels share a scale."""
     there = [
         (level.shown, own)
         for level, point in zip(factor.levels, points, strict=True)
@@ -124,14 +133,36 @@ def figure(metric: Metric, factor: Factor, points: Sequence[Point]) -> str:
     marks = []
     for row, (shown, own) in enumerate(there):
         y = row * ROW + ROW / 2
-        marks.append(f'<text x="0" y="{y + 4:.0f}">{escape(shown)}</text>')
+        marks.append(f'<text x="0" y="{y + 4:.0f}">{escape(shown)} {number(own.value)}</text>')
         if own.low is not None and own.high is not None:
             marks.append(f'<path d="M{at(own.low):.1f} {y}H{at(own.high):.1f}"/>')
         marks.append(f'<circle cx="{at(own.value):.1f}" cy="{y}" r="3.5"/>')
-    height = len(there) * ROW
+    return "".join(marks), len(there) * ROW
+
+
+def figures(study: Study, found: Found) -> str:
+    """All of them in one SVG file: a column a factor, a row a metric."""
+    parts, tall = [], 0
+    for column, factor in enumerate(study.factors):
+        points, y = study.along(factor), ROW
+        x = column * (WIDTH + ROW)
+        parts.append(f'<text class="head" x="{x}" y="{y}">{escape(factor.name)}</text>')
+        for videos, metrics in found.metrics.items():
+            for metric in metrics:
+                if not any(metric.of(p.label) for p in points):
+                    continue
+                marks, height = _marks(metric, factor, points)
+                title = f"{metric.name}{_arrow(metric)}, {videos}"
+                parts.append(f'<text class="head" x="{x}" y="{y + 2 * ROW}">{escape(title)}</text>')
+                parts.append(f'<g transform="translate({x} {y + 2.4 * ROW:.0f})">{marks}</g>')
+                y += height + 2 * ROW
+        tall = max(tall, y + ROW)
+    wide = len(study.factors) * (WIDTH + ROW)
+    style = "text{font:12px sans-serif}.head{font-weight:bold}path{stroke:#23568c;stroke-width:2}"
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" '
-        f'aria-label="{escape(metric.name)}">{"".join(marks)}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-8 0 {wide} {tall}" width="{wide}" '
+        f'height="{tall}"><style>{style}circle{{fill:#23568c}}</style>'
+        f'<rect x="-8" width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n'
     )
 
 

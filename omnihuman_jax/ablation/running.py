@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,7 +20,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from omnihuman_jax.ablation.jobs import Job
 from omnihuman_jax.errors import InputError
 
 LOGS, LOCK = "logs", ".lock"
@@ -27,6 +27,40 @@ PAUSE = 0.05  # seconds between two looks at what is running
 VISIBLE = ("CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A command of a study.
+
+    Attributes:
+        name: "train audio-10"; also names its log.
+        kind: "first", "train", "generate" or "evaluate".
+        point: its label; "" for what all points share.
+        command: words, the first "omnihuman" or "python".
+        makes: files that are there when it is done.
+        after: names of jobs that come before it.
+        amount: how much work it is, in `unit`; None where that is not known yet.
+    """
+
+    name: str
+    kind: str
+    point: str
+    command: tuple[str, ...]
+    makes: tuple[Path, ...]
+    after: tuple[str, ...] = ()
+    amount: int | None = None
+    unit: str = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether all that it makes is there."""
+        return all(path.is_file() for path in self.makes)
+
+    @property
+    def line(self) -> str:
+        """The command as a shell takes it."""
+        return shlex.join(self.command)
 
 
 @dataclass(frozen=True)

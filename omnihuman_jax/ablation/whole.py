@@ -14,7 +14,8 @@ from omnihuman_jax.errors import InputError, StoppedError
 from omnihuman_jax.settings import described
 from omnihuman_jax.testsets.reading import open_testset
 
-REPORT, TABLES, RESULTS = "report.html", "report.md", "results.json"
+REPORT, TABLES, FIGURES = "report.html", "report.md", "figures.svg"
+RESULTS = "results.json"
 RATING, KEY = "rating.html", "rating_key.json"
 RATINGS = "ratings.json"
 
@@ -65,6 +66,7 @@ def reported(study: Study, workdir: Path) -> dict[str, Any]:
     _truths(study, workdir)
     ratings = rating.read_table(workdir / RATINGS)
     (workdir / REPORT).write_text(report.page(study, workdir, found, ratings), "utf-8")
+    (workdir / FIGURES).write_text(report.figures(study, found), "utf-8")
     (workdir / TABLES).write_text(report.markdown(study, found), "utf-8")
     for videos in study.videos:
         if (picture := sheet.sheet(study, workdir, found, videos)) is not None:

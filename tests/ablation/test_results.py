@@ -1,5 +1,7 @@
 """Numbers of a study: which are there, how far points are apart, and whether that is more than chance."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,8 @@ def test_words_and_tables_say_the_same(found):
     assert f"| {said} |" in table and "| faces | talk | – | – | – |" in table
     page = report.page(study, folder, all_, None)
     assert "A &lt;study&gt;" in page and "<study>" not in page
+    drawn = ElementTree.fromstring(report.figures(study, all_))
+    assert len(drawn.findall(".//{*}circle")) == 2 * (3 + 1), "levels that are there, two metrics"
     assert "not computed: needs weights" in page and "<b>-0.1 " in page
     assert "1 of 4 points" not in page and "3 of 4 points are whole" in page
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from omnihuman_jax.ablation import running
-from omnihuman_jax.ablation.jobs import Job
+from omnihuman_jax.ablation.running import Job
 from omnihuman_jax.errors import InputError
 
 # Appends its name to a log, waits, writes what it makes.
