@@ -31,6 +31,7 @@ from omnihuman_jax.training.transformer import (
     learned,
     network,
 )
+from omnihuman_jax.training.trial import Trial, evaluated
 
 BINS = 5  # of noise level, for reports
 
@@ -63,6 +64,7 @@ class FlowMatching(TransformerTask):
         lively: extra weight of places that change fast from one latent frame to the next, lips and
             hands, against all that stands still; 0 for none. Ours; the weights of a clip average 1.
         scene: what sample videos show (`watch.sample_every`); None for none.
+        trial: what intermediate models are evaluated on (`watch.trial_every`); None for nothing.
     """
 
     start: Literal["model", "new"] = "model"
@@ -70,6 +72,7 @@ class FlowMatching(TransformerTask):
     times: Times = field(default_factory=Times)
     lively: float = 0.0
     scene: Scene | None = None
+    trial: Trial | None = None
 
     def prepare(self, stages: Sequence[OmniStage], mesh: Mesh, seed: int) -> Trainee:
         """Ready to train.
@@ -90,6 +93,7 @@ class FlowMatching(TransformerTask):
             export=functools.partial(self._export, config),
             trains=self.lora.trains if self.lora is not None else None,
             sample=self._sampler(config),
+            trial=self._trier(config),
         )
 
     def loss(
@@ -131,10 +135,18 @@ class FlowMatching(TransformerTask):
     def _sampler(self, config: DiTConfig) -> Callable[[Params, int], Sample] | None:
         if (scene := self.scene) is None:
             return None
-        model = find(self.model)
-        make = functools.partial(_network, config, self.precision, "none", self.lora)
-        rebuild = functools.partial(networks.rebuilt, make)
+        model, rebuild = find(self.model), self._rebuild(config)
         return lambda params, step: show(scene, model, config, rebuild, params)
+
+    def _trier(self, config: DiTConfig) -> Callable[[Params, str], Mapping[str, float]] | None:
+        if (trial := self.trial) is None:
+            return None
+        model, rebuild = find(self.model), self._rebuild(config)
+        return lambda params, folder: evaluated(trial, model, config, rebuild, params, folder)
+
+    def _rebuild(self, config: DiTConfig) -> Callable[[Params], OmniHumanDiT]:
+        make = functools.partial(_network, config, self.precision, "none", self.lora)
+        return functools.partial(networks.rebuilt, make)
 
     def _initial(self, make: Any, config: DiTConfig, mesh: Mesh, seed: int) -> Params:
         if self.start == "new":

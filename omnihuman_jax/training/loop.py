@@ -39,6 +39,7 @@ from omnihuman_jax.training.task import Params, Stream, Tallies, Trainee, Turn, 
 log = logging.getLogger(__name__)
 
 REHEARSAL = 3600  # seconds that processes wait for the puppets of a rehearsal
+TRIALS = "trials"  # that of intermediate models' videos and their evaluations
 MODEL = "model"  # the folder of the workdir that holds the model directory at the end
 
 
@@ -127,7 +128,7 @@ class _Run:
         self.total = stages.total(experiment.stages)
         self.whole = whole or Whole(workdir, 0, self.total)
         self.trainee: Trainee = experiment.task.prepare(experiment.stages, mesh, experiment.seed)
-        _check_samples(experiment.watch, self.trainee)
+        _check_samples(experiment.watch, self.trainee, workdir)
         self.movers = {
             part: Mover.of(part, optimizer, self.trainee, experiment.stages)
             for part, optimizer in experiment.optimizers(self.trainee.parts).items()
@@ -293,6 +294,17 @@ class _Run:
             )
 
     def _watch(self, step: int, now: State, frozen: Params) -> None:
+        self._sample(step, now, frozen)
+        every = self.experiment.watch.trial_every
+        if not every or step % every or self.trainee.trial is None or self.report is None:
+            return
+        folder = f"{TRIALS}/step-{step:08}"
+        with self.report.spent("sample"):
+            params = {**frozen, **now.best}
+            found = self.trainee.trial(params, storage.join(self.workdir, folder))
+        self.report.trial(step, folder, found)
+
+    def _sample(self, step: int, now: State, frozen: Params) -> None:
         every = self.experiment.watch.sample_every
         if not every or step % every or self.trainee.sample is None or self.report is None:
             return
@@ -347,8 +359,17 @@ class _Run:
         self.checkpoints.close()
 
 
-def _check_samples(watch: Watch, trainee: Trainee) -> None:
-    """Refuse sample videos that nobody could make."""
+def _check_samples(watch: Watch, trainee: Trainee, workdir: str) -> None:
+    """Refuse sample videos and trials that nobody could make."""
+    if watch.trial_every and trainee.trial is None:
+        raise InputError(
+            f"watch.trial_every={watch.trial_every}, and the task has nothing to be tried on; give it a "
+            "test set (task.trial), or watch.trial_every=0."
+        )
+    if watch.trial_every and (jax.process_count() > 1 or storage.is_remote(workdir)):
+        raise InputError(
+            "Trials are made by runs of one process with a local workdir; give watch.trial_every=0."
+        )
     if not watch.sample_every:
         return
     if trainee.sample is None:

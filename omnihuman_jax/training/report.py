@@ -53,6 +53,7 @@ class Watch:
         tensorboard: whether to write event files for TensorBoard.
         profile: first step and number of steps of a `jax.profiler` trace, below WORKDIR/profile.
         sample_every: steps between two sample videos; 0 for none.
+        trial_every: steps between two evaluations of the model as it is (task.trial); 0 for none.
     """
 
     every: int = 10
@@ -61,12 +62,13 @@ class Watch:
     tensorboard: bool = True
     profile: tuple[int, ...] | None = None
     sample_every: int = 0
+    trial_every: int = 0
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.sample_every < 0:
+        if self.every < 1 or min(self.sample_every, self.trial_every) < 0:
             raise InputError(
-                f"watch.every is at least 1 and watch.sample_every at least 0, got {self.every} and "
-                f"{self.sample_every}."
+                "watch.every is at least 1, watch.sample_every and watch.trial_every at least 0, got "
+                f"{self.every}, {self.sample_every} and {self.trial_every}."
             )
         if self.wandb not in ("offline", "online", "off"):
             raise InputError(f"watch.wandb is offline, online or off, got {self.wandb!r}.")
@@ -219,6 +221,15 @@ class Report:
             scores = {f"sample/{name}": value for name, value in self._scores.items()}
             self._record.write({"step": step, "sample": f"samples/{video.name}", **scores})
             self._tell(lambda tracker: tracker.sample(step, video, sheet, scores))
+
+    def trial(self, step: int, folder: str, found: Mapping[str, float]) -> None:
+        """Report metrics of the model as it is; its videos and their evaluation are in `folder`."""
+        if not self._writes:
+            return
+        self._settle()
+        numbers = {f"trial/{name}": float(value) for name, value in found.items()}
+        self._record.write({"step": step, "trial": folder, **numbers})
+        self._tell(lambda tracker: tracker.log(step, numbers))
 
     def message(self, line: str) -> None:
         """A line above the progress line."""

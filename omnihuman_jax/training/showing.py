@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import UInt8
 
 from omnihuman_jax import media, mesh
 from omnihuman_jax.diffusion import samplers
@@ -65,11 +66,25 @@ def show(
 
     The transformer runs where its parameters lie; encoders and VAE on the first device.
     """
+    generator = generator_of(model, config, rebuild, params)
+    request, truth = _request(scene, model.manifest.sampling)
+    frames = film(generator, request)
+    scores = {} if truth is None else {"lip_corr": scoring.lip_score(frames, truth)}
+    return Sample(frames, request.fps, sound=request.audio, scores=scores)
+
+
+def generator_of(
+    model: ModelDirectory, config: DiTConfig, rebuild: Callable[[Params], Any], params: Params
+) -> Generator:
+    """The model with a transformer of these parameters in place of its own."""
     manifest = model.manifest
     configs = {**manifest.configs, "dit": config}
     whole = dataclasses.replace(model, manifest=dataclasses.replace(manifest, configs=configs))
-    generator = Generator(whole, kept={"dit": rebuild(params)})
-    request, truth = _request(scene, manifest.sampling)
+    return Generator(whole, kept={"dit": rebuild(params)})
+
+
+def film(generator: Generator, request: Request) -> UInt8[np.ndarray, "F Y X 3"]:
+    """The video of a request of one clip, while a mesh of training is set."""
     sampler = samplers.make(request.sampler)
     calls = sampler.calls(sampler.schedule(request.steps, request.shift))
     with mesh.here():
@@ -78,9 +93,7 @@ def show(
     gathered = np.asarray(latents)
     with mesh.here():
         pixels = generator.decode(jnp.asarray(gathered), request.grid.frames, _silent)
-        frames = np.concatenate(list(pixels), axis=1)[0]
-    scores = {} if truth is None else {"lip_corr": scoring.lip_score(frames, truth)}
-    return Sample(frames, request.fps, sound=request.audio, scores=scores)
+        return np.concatenate(list(pixels), axis=1)[0]
 
 
 def _request(scene: Scene, defaults: Any) -> tuple[Request, np.ndarray | None]:

@@ -88,6 +88,8 @@ class Trainee:
         parts: what is trained, each with an optimizer of its own; the first one is what the run is for: it
             alone has a moving average. Parameters of no part are frozen.
         sample: what the parameters make, for the eye: sample(params, step) -> Sample; None for nothing.
+        trial: metrics of videos that the parameters make of a test set's clips: trial(params, folder for
+            them) -> by name; None for nothing.
     """
 
     shapes: dict[str, jax.ShapeDtypeStruct]
@@ -99,6 +101,7 @@ class Trainee:
     trains: Callable[[str], bool] | None = None
     parts: tuple[str, ...] = (WHOLE,)
     sample: Callable[[Params, int], "Sample"] | None = None
+    trial: Callable[[Params, str], Mapping[str, float]] | None = None
 
 
 @dataclass(frozen=True)
