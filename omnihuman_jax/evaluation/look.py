@@ -99,6 +99,7 @@ margin-top:16px;overflow-x:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:4px 14px 4px 0;border-bottom:1px solid var(--rule);text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left}
+td.why{text-align:left;white-space:normal}
 td.best{font-weight:700;color:var(--good)}
 .metrics{display:grid;gap:22px;grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr))}
 figure{margin:0;min-width:0}

@@ -111,7 +111,7 @@ def _figure(name: str, found: Found, values: Mapping[str, float], links: Mapping
 
 def _not_computed(made: Summary) -> str:
     rows = "".join(
-        f"<tr><td>{escape(name)}</td><td>{escape(found.estimate.why)}</td></tr>"
+        f"<tr><td>{escape(name)}</td><td class=why>{escape(found.estimate.why)}</td></tr>"
         for name, found in made.metrics.items()
         if found.value is None
     )
@@ -127,7 +127,8 @@ def _card(
 ) -> str:
     row = made.rows[name]
     videos = "".join(
-        f'<div><video controls loop preload="metadata" src="{address}"></video><span>{label}</span></div>'
+        f'<div><video controls loop preload="metadata" src="{address}#t=0.001"></video>'
+        f"<span>{label}</span></div>"
         for label, address in (("generated", _made(made, row)), ("truth", truth))
         if address is not None
     )

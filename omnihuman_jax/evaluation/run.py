@@ -291,7 +291,8 @@ def _reason(name: str, rows: Mapping[str, Row]) -> str:
 
 
 def lines(made: Summary) -> Iterator[str]:
-    """The summary in words, a line a metric."""
+    """The summary in words, a line a metric, and a line a warning."""
+    warned: dict[str, list[str]] = {}
     for name, found in made.metrics.items():
         e = found.estimate
         if e.value is None:
@@ -300,5 +301,8 @@ def lines(made: Summary) -> Iterator[str]:
         spread = "" if e.low is None else f" [{e.low:.4g}, {e.high:.4g}]"
         better = {"higher": " ↑", "lower": " ↓", None: ""}[found.better]
         more = f", {e.samples} {found.samples}" if found.samples != "clips" else ""
-        warned = f"; {e.warning}" if e.warning else ""
-        yield f"{name:20}{better:2} {e.value:.4g}{spread} of {e.count} clips{more}{warned}"
+        if e.warning:
+            warned.setdefault(e.warning, []).append(name)
+        yield f"{name:20}{better:2} {e.value:.4g}{spread} of {e.count} clips{more}"
+    for warning, names in warned.items():
+        yield f"{', '.join(names)}: {warning}"
