@@ -17,6 +17,7 @@ from omnihuman_jax.evaluation.metric import SetMetric
 
 RESAMPLES = 4000
 LEVEL = 0.95
+SET_RESAMPLES = 100  # a Fréchet distance takes its time
 FORMAT = 1
 Value = Callable[
     [Sequence[int]], float
@@ -193,31 +194,36 @@ def _sets_apart(name: str, folders: Mapping[str, Sequence[Path]]) -> dict[str, E
         label: [summary.load(str(folder)).features(name) for folder in each]
         for label, each in folders.items()
     }
-    found = {}
-    for label, own in kept.items():
-        sides = (own, kept[BASE])
-        shared = sorted(set.intersection(*(set(each) for side in sides for each in side)))
-        if label == BASE or len(shared) < 2:
-            continue
-        values = [[metric.value([each[k] for k in shared]) for each in side] for side in sides]
-        found[label] = _drawn_apart(values, len(shared), metric.resamples)
-    return found
+    shared = sorted(set.intersection(*(set(each) for some in kept.values() for each in some)))
+    if len(shared) < 2:
+        return {}
+    values = {
+        label: [metric.value([each[k] for k in shared]) for each in some]
+        for label, some in kept.items()
+    }
+    return _drawn_apart(values, len(shared), min(metric.resamples, SET_RESAMPLES))
 
 
-def _drawn_apart(values: Sequence[Sequence[Value]], clips: int, resamples: int) -> Estimate:
-    """How much more the first has than the second, each a mean over seeds.
+def _drawn_apart(
+    values: Mapping[str, Sequence[Value]], clips: int, resamples: int
+) -> dict[str, Estimate]:
+    """How much more each point has than the base, each a mean over seeds.
 
     A Fréchet distance of clips that repeat is biased: the spread is put about the value, as `evaluate` does.
     """
-
-    def more(rows: Sequence[int]) -> float:
-        one, other = (np.mean([value(rows) for value in each]) for each in values)
-        return float(one - other)
-
-    value = more(range(clips))
-    some = accumulator.resampled(more, accumulator.draws(clips, resamples, 0))
-    low, middle, high = np.quantile(some, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2]).tolist()
-    return Estimate(value=value, low=low - middle + value, high=high - middle + value, count=clips)
+    rows = [range(clips), *accumulator.draws(clips, resamples, 0).tolist()]
+    drawn = {
+        label: np.array([np.mean([value(row) for value in some]) for row in rows])
+        for label, some in values.items()
+    }
+    found = {}
+    for label, own in drawn.items():
+        if label != BASE:
+            value, *some = (own - drawn[BASE]).tolist()
+            ends = np.quantile(some, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - np.median(some) + value
+            low, high = ends.tolist()
+            found[label] = Estimate(value=value, low=low, high=high, count=clips)
+    return found
 
 
 def _estimate(said: Mapping[str, Any]) -> Estimate:

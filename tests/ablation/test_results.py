@@ -89,8 +89,8 @@ def test_a_metric_of_sets_is_paired_as_a_mean_would_be():
     hard, more = random.normal(0, 5, 40), random.normal(0.5, 1, 40)
     seeds = [random.normal(0, 0.1, 40) for _ in range(2)]
     of = lambda numbers: lambda rows: float(np.mean(numbers[list(rows)]))
-    sides = [[of(hard + more + s) for s in seeds], [of(hard + s) for s in seeds]]
-    found = results._drawn_apart(sides, 40, 500)
+    sides = {"other": [of(hard + more + s) for s in seeds], BASE: [of(hard + s) for s in seeds]}
+    found = results._drawn_apart(sides, 40, 500)["other"]
     wanted = results.estimate(more)
     assert found.value == pytest.approx(wanted.value) and found.count == 40
     assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=0.06)
