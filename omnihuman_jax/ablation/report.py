@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from omnihuman_jax.ablation import jobs, rating, results
+from omnihuman_jax.ablation import jobs, rating
 from omnihuman_jax.ablation.results import Estimate, Found, Metric
 from omnihuman_jax.ablation.sheet import TRUTH
 from omnihuman_jax.ablation.study import Factor, Point, Study, Videos
@@ -251,12 +251,27 @@ def markdown(study: Study, found: Found) -> str:
                     "–" if own is None else f"{number(own.value)} {interval(own)}".strip()
                     for own in (metric.of(p.label) for p in points)
                 ]
-                words = results.said(metric, study, factor, found.points)
+                words = said(metric, study, factor, found.points)
                 lines.append(
                     f"| {metric.name}{_arrow(metric)} | {videos} | {' | '.join(cells)} | {words} |"
                 )
         lines.append("")
     return "\n".join(lines)
+
+
+def said(metric: Metric, study: Study, factor: Factor, points: Sequence[str]) -> str:
+    """How far a factor's levels are from the base, and whether that is more than chance, in words."""
+    words = []
+    for level, point in zip(factor.levels, study.along(factor), strict=True):
+        apart = metric.apart.get(point.label) if point.label in points else None
+        if apart is None or not level.changes:
+            continue
+        how = "more" if apart.value > 0 else "less"
+        if metric.better:
+            how = "better" if (apart.value > 0) == (metric.better == "higher") else "worse"
+        told = f"{apart.value:+.3g} {interval(apart)}".strip()
+        words.append(f"{level.shown}: {told} {f'**{how}**' if apart.sure else 'within chance'}")
+    return "; ".join(words)
 
 
 STYLE = """

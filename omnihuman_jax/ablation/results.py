@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from omnihuman_jax.ablation import jobs
-from omnihuman_jax.ablation.study import BASE, Factor, Point, Study, Videos
+from omnihuman_jax.ablation.study import BASE, Point, Study, Videos
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.evaluation import accumulator, registry, summary
 from omnihuman_jax.evaluation.metric import SetMetric
@@ -209,7 +209,7 @@ def _drawn_apart(
 ) -> dict[str, Estimate]:
     """How much more each point has than the base, each a mean over seeds.
 
-    A Fréchet distance of clips that repeat is biased: the spread is put about the value, as `evaluate` does.
+    A Fréchet distance of clips that repeat is biased, and of both points alike: it is not in the difference.
     """
     rows = [range(clips), *accumulator.draws(clips, resamples, 0).tolist()]
     drawn = {
@@ -220,8 +220,7 @@ def _drawn_apart(
     for label, own in drawn.items():
         if label != BASE:
             value, *some = (own - drawn[BASE]).tolist()
-            ends = np.quantile(some, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - np.median(some) + value
-            low, high = ends.tolist()
+            low, high = np.quantile(some, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
             found[label] = Estimate(value=value, low=low, high=high, count=clips)
     return found
 
@@ -280,20 +279,3 @@ def write(path: Path, found: Found) -> None:
 
 def _told(found: Estimate | None) -> dict[str, Any] | None:
     return None if found is None else asdict(found)
-
-
-def said(metric: Metric, study: Study, factor: Factor, points: Sequence[str]) -> str:
-    """What a factor does to a metric, in words: which levels differ from the base by more than chance."""
-    words = []
-    for level, point in zip(factor.levels, study.along(factor), strict=True):
-        apart = metric.apart.get(point.label) if point.label in points else None
-        if apart is None or not level.changes:
-            continue
-        if not apart.sure:
-            words.append(f"{level.shown}: no difference beyond chance")
-            continue
-        how = "more" if apart.value > 0 else "less"
-        if metric.better:
-            how = "better" if (apart.value > 0) == (metric.better == "higher") else "worse"
-        words.append(f"{level.shown}: {how}")
-    return "; ".join(words)

@@ -59,9 +59,9 @@ def test_words_and_tables_say_the_same(found):
     study, folder, all_ = found
     audio, seed = study.factors
     lips = all_.metrics["talk"][0]
-    said = results.said(lips, study, audio, all_.points)
-    assert said == "10 %: worse; 100 %: no difference beyond chance"
-    assert results.said(lips, study, seed, all_.points) == ""
+    said = report.said(lips, study, audio, all_.points)
+    assert said.startswith("10 %: -0.1 [-0.1, -0.1] **worse**; 100 %: ")
+    assert said.endswith("] within chance") and report.said(lips, study, seed, all_.points) == ""
     table = report.markdown(study, all_)
     assert f"| {said} |" in table and "| faces | talk | – | – | – |" in table
     page = report.page(study, folder, all_, None)
