@@ -16,7 +16,7 @@ from omnihuman_jax.evaluation.summary import Found, Row, Summary
 IDS = tuple(f"clip{k:02}" for k in range(30))
 
 
-def run_of(tmp_path, name, lips, apart=0.0, testset="puppets, 30 clips, 0a1b", ids=IDS):
+def run_of(tmp_path, name, lips, apart=0.0, testset="puppets, 30 clips, 0a1b", ids=IDS, rows_of=12):
     """An evaluated run, written and read again: lips by clip, frames `apart` from the truth's."""
     folder = tmp_path / name
     random = np.random.default_rng(5)
@@ -30,8 +30,9 @@ def run_of(tmp_path, name, lips, apart=0.0, testset="puppets, 30 clips, 0a1b", i
     }  # fmt: skip
     frames = {}
     for n in ids:
-        truth = random.standard_normal((12, 40))
-        frames[n] = {"truth": truth, "made": truth + apart + 0.1 * random.standard_normal((12, 40))}
+        truth = random.standard_normal((rows_of, 40))
+        noise = 0.1 * random.standard_normal((rows_of, 40))
+        frames[n] = {"truth": truth, "made": truth + apart + noise}
         summary.write_features(str(folder), "puppet_frechet", n, frames[n])
         summary.write_row(str(folder), rows[n])
     values = {n: row.values["puppet_lips"] for n, row in rows.items()}
@@ -56,8 +57,12 @@ def runs(tmp_path_factory):
     ]
 
 
-def test_the_best_is_marked_and_what_surely_differs_from_it(runs):
-    found = comparing.compared([summary.load(folder) for folder in runs])
+@pytest.fixture(scope="module")
+def found(runs):
+    return comparing.compared([summary.load(folder) for folder in runs])
+
+
+def test_the_best_is_marked_and_what_surely_differs_from_it(found):
     assert found.runs == ("bad", "good", "same|ish") and found.clips == (30, 30, 30)
     bad, good, same = found.cells["puppet_lips"]
     assert bad.differs and not bad.best
@@ -84,11 +89,11 @@ def test_two_runs_of_the_same_law_seldom_differ():
 
 
 def test_runs_of_different_test_sets_are_refused_in_one_line(runs, tmp_path, capsys):
-    other = run_of(tmp_path, "other", [0.5] * 30, testset="puppets, 30 clips, ffff")
+    other = run_of(tmp_path, "other", [0.5] * 30, testset="puppets, 30 clips, ffff", rows_of=2)
     assert main(["compare", runs[0], other, "--out", str(tmp_path / "t")]) == 2
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1 and "other was evaluated on another test set" in said
-    fewer = run_of(tmp_path, "fewer", [0.5] * 29, ids=IDS[1:])
+    fewer = run_of(tmp_path, "fewer", [0.5] * 29, ids=IDS[1:], rows_of=2)
     assert main(["compare", runs[0], fewer, "--out", str(tmp_path / "t")]) == 2
     assert main(["compare", runs[0], runs[0], "--out", str(tmp_path / "t")]) == 2
     assert "Two runs are called bad" in capsys.readouterr().err
@@ -136,8 +141,7 @@ def test_markdown_latex_and_html_say_the_same(runs, tmp_path, capsys):
             assert line.count(" & ") + 1 in {len(row) for row in plain}
 
 
-def test_published_figures_are_the_papers_and_never_in_a_computed_table(runs):
-    found = comparing.compared([summary.load(folder) for folder in runs])
+def test_published_figures_are_the_papers_and_never_in_a_computed_table(found):
     ours, theirs = tables.computed(found, "portrait"), tables.published("portrait")
     assert [t.title.split(":")[0] for t in theirs] == ["As reported"] * 2
     assert not any("OmniHuman" in row[0] for table in ours for row in table.rows)

@@ -157,6 +157,7 @@ def stand_in(monkeypatch, tmp_path):
     return weights
 
 
+@pytest.mark.slow
 def test_sets_at_no_distance_from_themselves_go_away_with_noise_and_blur(
     testset, tmp_path, stand_in
 ):

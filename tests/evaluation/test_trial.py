@@ -1,5 +1,6 @@
 """Intermediate models of a run are evaluated on clips of a test set, into metrics.jsonl."""
 
+import dataclasses
 import json
 
 import pytest
@@ -67,6 +68,6 @@ def test_settings_that_make_no_sense_are_refused():
 
 
 def test_a_task_without_a_trial_cannot_be_tried(tmp_path):
-    run = experiment(None)
+    run = dataclasses.replace(experiment(None), task=worlds.task(tmp_path), rehearsal=None)
     with pytest.raises(InputError, match="give it a test set"):
         loop.train(run, str(tmp_path))
