@@ -118,9 +118,8 @@ def _clips(
     say: Say,
 ) -> None:
     """This process's clips, one at a time on each of its devices."""
-    devices = jax.local_devices()
     free: queue.Queue[Any] = queue.Queue()
-    for device in devices[:1] if devices[0].platform == "cpu" else devices:
+    for device in _devices():
         free.put((device, Networks(settings.weights)))
 
     def one(number: int) -> None:
@@ -141,6 +140,12 @@ def _clips(
                 watched(done)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _devices() -> list[Any]:
+    """Those of this process; of a CPU's one, for its cores are shared anyway."""
+    devices = jax.local_devices()
+    return devices[:1] if devices[0].platform == "cpu" else devices
 
 
 def clip(case: Case, metrics: Sequence[Metric], out: str, networks: Networks) -> str:

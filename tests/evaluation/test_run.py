@@ -1,7 +1,10 @@
 """`evaluate`: results are kept clip by clip, computed once, and the same however the work was shared."""
 
+import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -97,6 +100,23 @@ def test_a_clip_without_a_whole_video_is_named_and_counted_out(truth, testset, t
         file.unlink()
     with pytest.raises(InputError, match="None of the test set's 4 clips has a video"):
         evaluate(Settings(videos=str(videos), testset=str(testset), metrics=QUICK), silent)
+
+
+def test_clips_are_shared_by_the_devices_there_are(truth, testset, tmp_path, monkeypatch):
+    settings = Settings(videos=str(truth), testset=str(testset), metrics=QUICK)
+    alone = evaluate(dataclasses.replace(settings, out=str(tmp_path / "one")), silent)
+    used, genuine = set(), run.clip
+
+    def seen(case, *rest):
+        (device,) = jnp.zeros(1).devices()
+        used.add(device)
+        return genuine(case, *rest)
+
+    monkeypatch.setattr(run, "clip", seen)
+    monkeypatch.setattr(run, "_devices", lambda: jax.local_devices()[2:4])
+    shared = evaluate(dataclasses.replace(settings, out=str(tmp_path / "two")), silent)
+    assert used == set(jax.local_devices()[2:4])
+    assert shared.metrics == alone.metrics
 
 
 def test_a_manifest_stands_in_for_a_test_set(truth, testset, tmp_path):
