@@ -13,10 +13,10 @@ from omnihuman_jax.ablation import jobs
 from omnihuman_jax.ablation.study import BASE, Point, Study, Videos
 from omnihuman_jax.errors import InputError
 from omnihuman_jax.evaluation import accumulator, registry, summary
+from omnihuman_jax.evaluation.accumulator import LEVEL
 from omnihuman_jax.evaluation.metric import SetMetric
 
 RESAMPLES = 4000
-LEVEL = 0.95
 SET_RESAMPLES = 100  # a Fréchet distance takes its time
 FORMAT = 1
 Value = Callable[
@@ -96,8 +96,8 @@ def estimate(numbers: Float[np.ndarray, "clips"], seed: int = 0) -> Estimate:
     count = len(numbers)
     low, high = None, None
     if count > 1:
-        draws = np.random.default_rng([seed, count]).integers(count, size=(RESAMPLES, count))
-        ends = np.quantile(numbers[draws].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        rows = accumulator.draws(count, RESAMPLES, seed)
+        ends = np.quantile(numbers[rows].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         low, high = ends.tolist()
     return Estimate(value=float(numbers.mean()), low=low, high=high, count=count)
 
