@@ -59,9 +59,9 @@ def workdir(args: argparse.Namespace) -> str:
 
 
 def say_outcome(args: argparse.Namespace, outcome: dict[str, Any]) -> None:
-    """Print how a run ended."""
+    """Print how a run ended; whether somebody asked it to is for those who call it from Python."""
     if args.json:
-        print(json.dumps(outcome))
+        print(json.dumps({name: value for name, value in outcome.items() if name != "asked"}))
     elif outcome["model"] is not None:
         print(f"{outcome['step']} steps; the model is in {outcome['model']}")
     else:
