@@ -155,10 +155,11 @@ running() {
 }
 
 do_state() {
-    if [ -f "$HOME_OF_RUN/code" ]; then
-        answer state "state=ended code=$(cat "$HOME_OF_RUN/code")"
-    elif running; then
+    # In this order: it notes how it ended before it goes, perhaps between two of these questions.
+    if running; then
         answer state "state=running process=$(cat "$HOME_OF_RUN/process")"
+    elif [ -f "$HOME_OF_RUN/code" ]; then
+        answer state "state=ended code=$(cat "$HOME_OF_RUN/code")"
     elif [ -f "$HOME_OF_RUN/process" ]; then
         answer state "state=ended code=137" # nobody was left to note how
     else
